@@ -1,0 +1,158 @@
+//! What the ledger asks the store to make durable, and what the store gives back when a job is loaded.
+//!
+//! Owns: the shape of one job's batch and of its facts. Never: knows SQL. Invariant: a batch holds at most one outcome per task, and
+//! committing the same batch twice leaves what committing it once does.
+
+use super::ids::{Attempt, JobId, Run, Seq, TaskNo, UnixMs};
+use super::job::{Fence, JobError, Tally};
+use super::state::State;
+use std::sync::Arc;
+
+/// How a task was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    Succeeded,
+    Failed,
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Succeeded => "succeeded",
+            Verdict::Failed => "failed",
+        }
+    }
+}
+
+/// The durable fact about a (job, run, task).
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutcomeRow {
+    pub run: Run,
+    pub task: TaskNo,
+    pub verdict: Verdict,
+    pub attempt: Attempt,
+    pub seq: Seq,
+    /// JSON text, verbatim.
+    pub result: Option<Box<str>>,
+    pub error: Option<Box<str>>,
+    /// JSON object of integers.
+    pub counters: Option<Box<str>>,
+    pub worker: Arc<str>,
+    pub at: UnixMs,
+}
+
+/// Why an attempt was spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A worker reported the failure.
+    Reported,
+    /// The lease ran out.
+    Expired,
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Reported => "reported",
+            Cause::Expired => "expired",
+        }
+    }
+}
+
+/// A spent attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptRow {
+    pub run: Run,
+    pub task: TaskNo,
+    pub attempt: Attempt,
+    pub seq: Seq,
+    pub cause: Cause,
+    pub error: Option<Box<str>>,
+    pub worker: Arc<str>,
+    pub at: UnixMs,
+}
+
+/// The new values of a job's changing columns, written by one guarded UPDATE: it applies only while the row is in one of `from`
+/// and in run `from_run`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobUpdate {
+    pub from: &'static [State],
+    pub from_run: Run,
+    pub state: State,
+    pub run: Run,
+    pub base_run: Run,
+    pub open: bool,
+    pub tally: Tally,
+    pub error: Option<JobError>,
+    pub start_at: Option<UnixMs>,
+    pub cancel_at: Option<UnixMs>,
+    pub started_at: Option<UnixMs>,
+    pub finished_at: Option<UnixMs>,
+    pub updated_at: UnixMs,
+    pub changed_seq: Seq,
+    /// Copy the late successes of runs `base_run..run` into this run's outcomes (`retry only:"failed"`).
+    pub promote_late: bool,
+}
+
+impl JobUpdate {
+    /// Does this update end the job, so that its completion event belongs into the same transaction?
+    pub fn ends_job(&self) -> bool {
+        self.state.is_final()
+    }
+
+    /// Stable id of the completion event: one per (job, run), however often the commit is replayed.
+    pub fn event_id(&self, job: JobId) -> String {
+        format!("job-{job}-run-{}-finished", self.run)
+    }
+}
+
+/// One job's part of a group commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobBatch {
+    pub job: JobId,
+    pub fence: Fence,
+    pub outcomes: Vec<OutcomeRow>,
+    pub attempts: Vec<AttemptRow>,
+    /// Results that came after the job was final: kept, uncounted. A success replaces a failure of the same (job, run, task).
+    pub late: Vec<OutcomeRow>,
+    pub update: Option<JobUpdate>,
+}
+
+impl JobBatch {
+    /// Rows in all, the update included.
+    pub fn len(&self) -> usize {
+        self.outcomes.len() + self.attempts.len() + self.late.len() + usize::from(self.update.is_some())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A committed fact, read back while a job is loaded. Facts come in order of `seq`, each `seq` once per job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    pub seq: Seq,
+    pub run: Run,
+    pub task: TaskNo,
+    pub kind: FactKind,
+}
+
+/// What a [`Fact`] says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FactKind {
+    Outcome {
+        verdict: Verdict,
+        /// JSON object of integers.
+        counters: Option<Box<str>>,
+    },
+    Attempt {
+        attempt: Attempt,
+        cause: Cause,
+        at: UnixMs,
+    },
+    Late {
+        verdict: Verdict,
+        counters: Option<Box<str>>,
+    },
+}
