@@ -65,14 +65,18 @@ impl Capture {
 
 fn without_cut_end(bytes: &[u8]) -> &[u8] {
     // `error_len` is none exactly if the input ends inside a character; its first byte is among the last three.
-    let cut = (1..=3.min(bytes.len())).find(|back| {
-        matches!(std::str::from_utf8(&bytes[bytes.len() - back..]), Err(error) if error.error_len().is_none())
-    });
+    let cut = (1..=3.min(bytes.len())).find(
+        |back| matches!(std::str::from_utf8(&bytes[bytes.len() - back..]), Err(error) if error.error_len().is_none()),
+    );
     &bytes[..bytes.len() - cut.unwrap_or(0)]
 }
 
 fn without_cut_start(bytes: &[u8]) -> &[u8] {
-    let continuation = bytes.iter().take(3).take_while(|byte| (0x80..0xC0).contains(*byte)).count();
+    let continuation = bytes
+        .iter()
+        .take(3)
+        .take_while(|byte| (0x80..0xC0).contains(*byte))
+        .count();
     &bytes[continuation..]
 }
 

@@ -54,14 +54,21 @@ impl Finished {
             (None, None) => "ended without an exit code".to_owned(),
         };
         let tail = last_lines(&self.stderr);
-        Some(if tail.is_empty() { what } else { format!("{what}: {tail}") })
+        Some(if tail.is_empty() {
+            what
+        } else {
+            format!("{what}: {tail}")
+        })
     }
 }
 
 /// The last lines of a text, bounded in number and bytes.
 fn last_lines(text: &str) -> &str {
     let text = text.trim_end();
-    let by_lines = text.rmatch_indices('\n').nth(ERROR_LINES - 1).map_or(0, |(at, _)| at + 1);
+    let by_lines = text
+        .rmatch_indices('\n')
+        .nth(ERROR_LINES - 1)
+        .map_or(0, |(at, _)| at + 1);
     let mut start = by_lines.max(text.len().saturating_sub(ERROR_LINES_BYTES));
     while !text.is_char_boundary(start) {
         start += 1;
@@ -240,13 +247,22 @@ mod tests {
     async fn an_abort_ends_the_whole_group() {
         let (stopper, stop) = channel();
         let fifo = std::env::temp_dir().join(format!("tallykeeper-test-{:016x}", rand::random::<u64>()));
-        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
         // A grandchild that ignores SIGTERM holds the fifo's writing end: opening it for reading waits for the start, and it reads
         // as ended only once nobody of the group is left.
         let script = format!("(trap '' TERM; exec sleep 1000) >{} & wait", fifo.display());
         let waiting = tokio::spawn(async move { run(&sh(&script), false, &stop).await });
         let path = fifo.clone();
-        let mut reader = tokio::task::spawn_blocking(move || std::fs::File::open(path)).await.unwrap().unwrap();
+        let mut reader = tokio::task::spawn_blocking(move || std::fs::File::open(path))
+            .await
+            .unwrap()
+            .unwrap();
         stopper.reach(Phase::Abort);
         assert!(matches!(waiting.await.unwrap(), Ended::Killed));
         let read = tokio::task::spawn_blocking(move || io::Read::read_to_end(&mut reader, &mut Vec::new()));

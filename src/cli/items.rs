@@ -65,7 +65,11 @@ impl Items {
             // Escaping makes a byte at most six; only an item that could pass the limit is worth encoding.
             if item.len() + 2 > limit / 6 {
                 let size = serde_json::to_string(item)?.len();
-                ensure!(size <= limit, "item {} is {size} bytes long, at most {limit} fit", index + 1);
+                ensure!(
+                    size <= limit,
+                    "item {} is {size} bytes long, at most {limit} fit",
+                    index + 1
+                );
             }
         }
         Ok(())

@@ -48,7 +48,11 @@ impl Stopper {
 
     /// Follows SIGINT and SIGTERM: the first asks to finish and `grace` later to give up; the second asks to give up at once.
     /// `on_first` runs when the first one arrives.
-    pub(crate) fn follow_signals(&self, grace: Duration, on_first: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    pub(crate) fn follow_signals(
+        &self,
+        grace: Duration,
+        on_first: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let stopper = self.clone();
