@@ -1,0 +1,3 @@
+SELECT total
+FROM jobs
+WHERE id = ?1 AND queue_id = ?2

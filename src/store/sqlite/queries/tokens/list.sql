@@ -1,0 +1,3 @@
+SELECT id, name, hash, scopes, queues, created_at, expires_at
+FROM tokens
+ORDER BY created_at, id
