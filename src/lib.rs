@@ -5,4 +5,5 @@
 
 pub mod coordinator;
 pub mod domain;
+pub mod http;
 pub mod store;

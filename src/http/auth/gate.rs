@@ -1,0 +1,58 @@
+//! The one door before every route.
+//!
+//! Owns: the order of the checks. Never: knows what a route does. Invariant: it is bound to the resource it guards, so no other match of
+//! the path can lead around it.
+
+use super::{Access, Caller, local};
+use crate::http::envelope::RoutePattern;
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::routes::Entry;
+use crate::http::state::AppState;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, ResponseError, web};
+
+/// Lets a request through to the resource whose entries these are, or answers it.
+pub async fn pass<B: MessageBody + 'static>(
+    entries: &[&'static Entry],
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if let Some(entry) = entries.first() {
+        req.extensions_mut().insert(RoutePattern(entry.path));
+    }
+    // A method without an entry reaches only the resource's answer 405.
+    if let Some(entry) = entries.iter().find(|entry| entry.method == *req.method()) {
+        match admit(entry.access, &req).await {
+            Ok(caller) => {
+                req.extensions_mut().insert(caller);
+            }
+            Err(error) => return Ok(req.into_response(error.error_response())),
+        }
+    }
+    Ok(next.call(req).await?.map_into_boxed_body())
+}
+
+async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
+    let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
+    let caller = match access {
+        Access::Open => Caller::local(),
+        Access::Needs(_) => {
+            let header = req.headers().get(header::AUTHORIZATION);
+            let header = header.map(|value| value.to_str().unwrap_or(""));
+            let loopback_only = state.is_loopback_only();
+            state.tokens().authenticate(header, state.now(), loopback_only).await?
+        }
+    };
+    if state.tokens().are_stored() == Some(false) {
+        local::check_request(req.request())?;
+    }
+    match access {
+        Access::Needs(scope) if !caller.may(scope) => {
+            Err(ApiError::forbidden(format!("the token lacks the scope {scope}")))
+        }
+        _ => Ok(caller),
+    }
+}

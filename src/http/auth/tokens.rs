@@ -1,0 +1,170 @@
+//! The stored tokens, kept close at hand.
+//!
+//! Owns: how old the copy may be, and what holds while the store is down. Never: keeps a secret, only its hash. Invariant: it never
+//! fails open: without a copy nobody is let in, and a copy that cannot be renewed stays in force.
+
+use super::{Caller, Grant};
+use crate::domain::ids::UnixMs;
+use crate::http::auth::secret;
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::settings::HttpSettings;
+use crate::http::wire::Scope;
+use crate::store::{Store, TokenRow};
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// An unknown token may be one that was just made elsewhere: worth another look, though not one per guess.
+const UNKNOWN_RETRY: Duration = Duration::from_millis(100);
+
+struct Copy {
+    /// Looked up by hash: timing tells about the hash of a guess, which says nothing about a secret.
+    grants: HashMap<[u8; 32], Arc<Grant>>,
+    loaded: Instant,
+}
+
+/// The node's copy of the tokens.
+pub struct Tokens {
+    store: Arc<dyn Store>,
+    copy: RwLock<Option<Arc<Copy>>>,
+    /// When a renewal was last begun; held while one is under way, so that there is one at a time.
+    tried: Mutex<Option<Instant>>,
+    refresh: Duration,
+    max_age: Duration,
+    timeout: Duration,
+}
+
+impl Tokens {
+    pub fn new(store: Arc<dyn Store>, settings: &HttpSettings) -> Self {
+        Tokens {
+            store,
+            copy: RwLock::new(None),
+            tried: Mutex::new(None),
+            refresh: Duration::from_millis(settings.token_refresh_ms),
+            max_age: Duration::from_millis(settings.token_max_age_ms),
+            timeout: Duration::from_millis(settings.token_refresh_timeout_ms),
+        }
+    }
+
+    /// Reads the tokens anew, at once.
+    pub async fn reload(&self) -> ApiResult<()> {
+        let mut tried = self.tried.lock().await;
+        *tried = Some(Instant::now());
+        self.load().await
+    }
+
+    /// Are any tokens stored, so that authentication is on? None while that is not known.
+    pub fn are_stored(&self) -> Option<bool> {
+        self.copy().map(|copy| !copy.grants.is_empty())
+    }
+
+    /// Finds out who sends this `Authorization` header. `loopback_only`: the node listens on nothing else.
+    pub async fn authenticate(&self, header: Option<&str>, now: UnixMs, loopback_only: bool) -> ApiResult<Caller> {
+        let copy = self.renewed().await?;
+        if copy.grants.is_empty() {
+            // The last token may have been revoked while the node listens beyond this machine.
+            return if loopback_only {
+                Ok(Caller::local())
+            } else {
+                Err(ApiError::unauthenticated("no token is stored"))
+            };
+        }
+        let header = header.ok_or_else(|| ApiError::unauthenticated("a bearer token is needed"))?;
+        let secret = bearer(header).ok_or_else(|| ApiError::unauthenticated("a bearer token is needed"))?;
+        let hash = secret::hash(secret);
+        let grant = match copy.grants.get(&hash) {
+            Some(grant) => Some(Arc::clone(grant)),
+            None => self
+                .look_again(&copy)
+                .await
+                .and_then(|copy| copy.grants.get(&hash).cloned()),
+        };
+        match grant {
+            Some(grant) if grant.expires_at.is_none_or(|at| now < at) => Ok(Caller::with(grant)),
+            Some(_) => Err(ApiError::unauthenticated("the token has expired")),
+            None => {
+                tracing::debug!(token = secret::shown(secret), "unknown token");
+                Err(ApiError::unauthenticated("unknown token"))
+            }
+        }
+    }
+
+    fn copy(&self) -> Option<Arc<Copy>> {
+        self.copy.read().expect("no one panics while holding it").clone()
+    }
+
+    /// A copy that is young enough, or the last known one if the store gives no answer.
+    async fn renewed(&self) -> ApiResult<Arc<Copy>> {
+        if let Some(copy) = self.copy() {
+            let age = copy.loaded.elapsed();
+            if age < self.refresh {
+                return Ok(copy);
+            }
+            if age < self.max_age {
+                // Still good; whoever gets the lock renews it for the others.
+                if let Ok(mut tried) = self.tried.try_lock() {
+                    self.renew(&mut tried, self.refresh).await;
+                }
+                return self.copy().ok_or_else(ApiError::store_unavailable);
+            }
+        }
+        let mut tried = self.tried.lock().await;
+        self.renew(&mut tried, self.refresh).await;
+        drop(tried);
+        self.copy().ok_or_else(ApiError::store_unavailable)
+    }
+
+    async fn look_again(&self, seen: &Arc<Copy>) -> Option<Arc<Copy>> {
+        let mut tried = self.tried.lock().await;
+        if seen.loaded.elapsed() >= UNKNOWN_RETRY {
+            self.renew(&mut tried, UNKNOWN_RETRY).await;
+        }
+        self.copy()
+    }
+
+    /// Loads unless another caller tried within `at_most_every`.
+    async fn renew(&self, tried: &mut Option<Instant>, at_most_every: Duration) {
+        if tried.is_some_and(|at| at.elapsed() < at_most_every) {
+            return;
+        }
+        *tried = Some(Instant::now());
+        if let Err(error) = self.load().await {
+            tracing::warn!(%error, "tokens could not be renewed; the last known ones stay in force");
+        }
+    }
+
+    async fn load(&self) -> ApiResult<()> {
+        // Taken before the read: a token revoked meanwhile is found by the next renewal, not one later.
+        let loaded = Instant::now();
+        let rows = tokio::time::timeout(self.timeout, self.store.list_tokens())
+            .await
+            .map_err(|_| ApiError::store_unavailable())??;
+        let grants = rows.into_iter().map(|row| (row.hash, Arc::new(grant(row)))).collect();
+        let copy = Some(Arc::new(Copy { grants, loaded }));
+        *self.copy.write().expect("no one panics while holding it") = copy;
+        Ok(())
+    }
+}
+
+/// The secret of a bearer header; the scheme's case does not matter.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, secret) = header.split_once(' ')?;
+    let secret = secret.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !secret.is_empty()).then_some(secret)
+}
+
+fn grant(row: TokenRow) -> Grant {
+    Grant {
+        token_id: row.id,
+        // A scope of a newer version grants nothing here.
+        scopes: row
+            .scopes
+            .iter()
+            .filter_map(|scope| scope.parse::<Scope>().ok())
+            .collect(),
+        queues: row.queues,
+        expires_at: row.expires_at,
+    }
+}

@@ -1,0 +1,191 @@
+//! What handlers take from a request besides its body: the job in the path, the query, small JSON bodies.
+//!
+//! Owns: their parsing and errors. Never: knows a route. Invariant: an unknown query parameter is refused, never ignored.
+
+use super::body;
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use crate::domain::ids::JobId;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::future::{Ready, ready};
+use std::str::FromStr;
+
+/// The job of a path such as `/v1/jobs/{id}`.
+#[derive(Debug, Clone, Copy)]
+pub struct JobPath(pub JobId);
+
+impl FromRequest for JobPath {
+    type Error = ApiError;
+    type Future = Ready<ApiResult<JobPath>>;
+
+    fn from_request(req: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        let id = req.match_info().get("id").and_then(|text| text.parse::<i64>().ok());
+        let good = id.filter(|id| (1..1 << 53).contains(id));
+        ready(
+            good.map(|id| JobPath(JobId(id)))
+                .ok_or_else(|| ApiError::not_found("job")),
+        )
+    }
+}
+
+/// Query parameters, taken out one by one.
+pub struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    pub fn of(req: &HttpRequest) -> ApiResult<Query> {
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(req.query_string())
+            .map_err(|_| ApiError::malformed("the query could not be read"))?;
+        Ok(Query {
+            pairs: pairs.into_inner(),
+        })
+    }
+
+    /// Every value of a repeatable parameter; commas separate values, too.
+    pub fn all(&mut self, name: &str) -> Vec<String> {
+        let mut values = Vec::new();
+        self.pairs.retain(|(key, value)| {
+            if key == name {
+                values.extend(value.split(',').filter(|part| !part.is_empty()).map(str::to_owned));
+            }
+            key != name
+        });
+        values
+    }
+
+    /// The value of a parameter that may be given once.
+    pub fn one(&mut self, name: &str) -> ApiResult<Option<String>> {
+        let Some(at) = self.pairs.iter().position(|(key, _)| key == name) else {
+            return Ok(None);
+        };
+        let (_, value) = self.pairs.swap_remove(at);
+        if self.pairs.iter().any(|(key, _)| key == name) {
+            return Err(ApiError::invalid(name, "given once"));
+        }
+        Ok(Some(value))
+    }
+
+    /// The parsed value of a parameter that may be given once.
+    pub fn parsed<T: FromStr>(&mut self, name: &str, limit: &str) -> ApiResult<Option<T>> {
+        let text = self.one(name)?;
+        text.map(|text| text.parse().map_err(|_| ApiError::invalid(name, limit)))
+            .transpose()
+    }
+
+    /// `limit`, within the bounds of lists.
+    pub fn limit(&mut self, default: u32, max: u32) -> ApiResult<u32> {
+        let words = format!("from 1 to {max}");
+        match self.parsed::<u32>("limit", &words)? {
+            None => Ok(default.min(max)),
+            Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+            Some(_) => Err(ApiError::invalid("limit", words)),
+        }
+    }
+
+    /// Refuses what nobody took.
+    pub fn finish(self) -> ApiResult<()> {
+        match self.pairs.first() {
+            None => Ok(()),
+            Some((key, _)) => Err(ApiError::malformed(format!("unknown parameter {key:?}")).at_field(key.clone())),
+        }
+    }
+}
+
+/// Reads and parses a small JSON body; one over the inline bound, or without JSON's content type, is refused.
+pub async fn small_json<T: DeserializeOwned>(
+    state: &AppState,
+    req: &HttpRequest,
+    payload: &mut web::Payload,
+) -> ApiResult<T> {
+    body::require_json(req)?;
+    let limit = state.settings().small_body_max_bytes;
+    let body = body::read(req, payload, limit, state.budget(), state.settings()).await?;
+    body::parse::json(&body.bytes)
+}
+
+/// Like [`small_json`], but an absent body stands for the default.
+pub async fn small_json_or_default<T: DeserializeOwned + Default>(
+    state: &AppState,
+    req: &HttpRequest,
+    payload: &mut web::Payload,
+) -> ApiResult<T> {
+    if body::has_body(req) {
+        return small_json(state, req, payload).await;
+    }
+    // An HTTP/2 body may come unannounced: what does come must obey the same rules.
+    let limit = state.settings().small_body_max_bytes;
+    if req.version() >= actix_web::http::Version::HTTP_2 {
+        let body = body::read(req, payload, limit, state.budget(), state.settings()).await?;
+        if !body.bytes.is_empty() {
+            body::require_json(req)?;
+            return body::parse::json(&body.bytes);
+        }
+    }
+    Ok(T::default())
+}
+
+/// 200 with a JSON body.
+pub fn ok_json(value: &impl Serialize) -> ApiResult<HttpResponse> {
+    json_with(HttpResponse::Ok(), value)
+}
+
+/// The given answer with a JSON body.
+pub fn json_with(mut response: actix_web::HttpResponseBuilder, value: &impl Serialize) -> ApiResult<HttpResponse> {
+    Ok(response.content_type("application/json").body(to_json(value)?))
+}
+
+/// Prints JSON; fails only for values that cannot be shown, such as a moment beyond the year 9999.
+pub fn to_json(value: &impl Serialize) -> ApiResult<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| ApiError::unprintable(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    fn query(text: &str) -> Query {
+        Query::of(&TestRequest::get().uri(&format!("/?{text}")).to_http_request()).unwrap()
+    }
+
+    #[test]
+    fn parameters_repeat_or_not_and_unknown_ones_are_refused() {
+        let mut q = query("state=a&state=b,c&queue=x%2Cy&limit=7");
+        assert_eq!(q.all("state"), ["a", "b", "c"]);
+        assert_eq!(q.one("queue").unwrap().as_deref(), Some("x,y"));
+        assert_eq!(q.limit(50, 500).unwrap(), 7);
+        assert!(q.finish().is_ok());
+        assert!(query("queue=a&queue=b").one("queue").is_err());
+        let error = query("status=a").finish().unwrap_err();
+        assert_eq!(error.problem().field.as_deref(), Some("status"));
+    }
+
+    #[test]
+    fn limits_of_lists_are_refused_not_clamped() {
+        assert_eq!(query("").limit(50, 500).unwrap(), 50);
+        for bad in ["limit=0", "limit=501", "limit=x", "limit=-1"] {
+            assert_eq!(
+                query(bad).limit(50, 500).unwrap_err().problem().field.as_deref(),
+                Some("limit"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[actix_web::test]
+    async fn job_ids_are_positive_and_below_two_to_the_53rd() {
+        for (text, good) in [("1", true), ("9007199254740991", true), ("0", false), ("-1", false)] {
+            assert_eq!(job_path(text).await.is_ok(), good, "{text}");
+        }
+        for bad in ["9007199254740992", "x", "1.0", "", "99999999999999999999"] {
+            assert_eq!(job_path(bad).await.unwrap_err().problem().code, "not_found", "{bad}");
+        }
+    }
+
+    async fn job_path(text: &'static str) -> ApiResult<JobPath> {
+        JobPath::extract(&TestRequest::get().param("id", text).to_http_request()).await
+    }
+}

@@ -1,0 +1,207 @@
+//! Posting results: the busiest route.
+//!
+//! Owns: turning a request into reports, item by item. Never: counts. Invariant: an unusable item is answered `rejected` and touches
+//! none of its neighbours.
+
+pub mod read;
+
+use super::auth::Caller;
+use super::body::{self, parse};
+use super::delivery::Undelivered;
+use super::error::{ApiError, ApiResult};
+use super::extract::{JobPath, ok_json, to_json};
+use super::leases::{max_tasks, worker};
+use super::state::AppState;
+use super::{views, wire};
+use crate::coordinator::api::{PostResults, Report, ReportedResult};
+use crate::domain::json_text::{check, mend_nul};
+use actix_web::{HttpRequest, HttpResponse, web};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Bounds on one item.
+#[derive(Debug, Clone, Copy)]
+struct ItemBounds {
+    counters: usize,
+    counter_name_bytes: usize,
+    error_bytes: usize,
+}
+
+/// `POST /v1/jobs/{id}/results`
+pub async fn post(
+    state: web::Data<AppState>,
+    caller: Caller,
+    path: JobPath,
+    req: HttpRequest,
+    mut payload: web::Payload,
+) -> ApiResult<HttpResponse> {
+    body::require_json(&req)?;
+    let settings = state.settings();
+    let body = body::read(&req, &mut payload, settings.body_max_bytes, state.budget(), settings).await?;
+    let bounds = ItemBounds {
+        counters: state.limits().counters,
+        counter_name_bytes: state.limits().name_bytes,
+        error_bytes: settings.error_max_bytes,
+    };
+    let items_max = settings.batch_items_max;
+    let parsed = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
+        let request: wire::PostResults = parse::json(bytes)?;
+        if request.results.len() > items_max {
+            return Err(ApiError::invalid("results", format!("at most {items_max} items")));
+        }
+        let items: Vec<_> = request.results.into_iter().map(|item| reported(item, bounds)).collect();
+        Ok((request.worker, items, request.then_lease))
+    });
+    let (name, items, then_lease) = parsed.await?;
+    let then_lease = then_lease.map(|more| max_tasks("then_lease.max_tasks", more.max_tasks, settings.lease_tasks_max));
+    let call = PostResults {
+        worker: worker(&state, &name)?,
+        items,
+        then_lease: then_lease.transpose()?,
+    };
+    caller.check_job(state.coordinator(), path.0).await?;
+    let leases: Vec<String> = call.items.iter().map(|item| item.lease.clone()).collect();
+    let posted = state.coordinator().post_results(path.0, call).await?;
+    let Some(tasks) = &posted.tasks else {
+        return ok_json(&views::posted(&leases, &posted));
+    };
+    let guard = Undelivered::hold(state.coordinator(), posted.job, tasks);
+    let json = to_json(&views::posted(&leases, &posted))?;
+    Ok(guard.respond(json))
+}
+
+fn reported(item: wire::ResultIn, bounds: ItemBounds) -> ReportedResult {
+    let lease = item.lease;
+    let report = match item.status {
+        wire::ResultStatus::Succeeded => succeeded(item.result, item.counters, bounds),
+        wire::ResultStatus::Failed => Some(Report::Failed {
+            error: bounded_error(item.error.unwrap_or_default(), bounds.error_bytes),
+            retryable: item.retryable,
+        }),
+    };
+    ReportedResult {
+        lease,
+        report: report.unwrap_or(Report::Unusable),
+    }
+}
+
+/// None if result or counters cannot be kept.
+fn succeeded(result: Option<wire::Json>, counted: Option<wire::Json>, bounds: ItemBounds) -> Option<Report> {
+    let result = match result {
+        None => None,
+        Some(text) => {
+            check(text.get()).ok()?;
+            Some(match mend_nul(text.get()) {
+                Cow::Owned(mended) => mended.into_boxed_str(),
+                // The text as it was parsed, not a copy of it.
+                Cow::Borrowed(_) => text.into(),
+            })
+        }
+    };
+    let counters = match counted {
+        None => Vec::new(),
+        Some(text) => counters(text.get(), bounds)?,
+    };
+    Some(Report::Succeeded { result, counters })
+}
+
+/// The counters by name, or none if they are no object of integers within bounds.
+fn counters(text: &str, bounds: ItemBounds) -> Option<Vec<(String, i64)>> {
+    let parsed: BTreeMap<String, i64> = serde_json::from_str(text).ok()?;
+    let good_name = |name: &String| crate::domain::job::check_name("counters", name, bounds.counter_name_bytes).is_ok();
+    let good = parsed.len() <= bounds.counters && parsed.keys().all(good_name);
+    good.then(|| parsed.into_iter().collect())
+}
+
+/// An error text cut to its bound at a character, without U+0000, which PostgreSQL's text cannot hold.
+fn bounded_error(mut text: String, max_bytes: usize) -> Box<str> {
+    if text.len() > max_bytes {
+        let end = (0..=max_bytes).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+    }
+    if text.contains('\0') {
+        // The replacement is longer by two bytes each; dropping them keeps the bound.
+        text.retain(|c| c != '\0');
+    }
+    text.into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: ItemBounds = ItemBounds {
+        counters: 2,
+        counter_name_bytes: 8,
+        error_bytes: 5,
+    };
+
+    fn report(item: &str) -> Report {
+        reported(parse::json(item.as_bytes()).unwrap(), BOUNDS).report
+    }
+
+    fn result_of(item: &str) -> Option<Box<str>> {
+        match report(item) {
+            Report::Succeeded { result, .. } => result,
+            other => panic!("not a success: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn results_are_kept_verbatim_but_for_nul() {
+        let kept = result_of(r#"{"lease":"l","status":"succeeded","result":{"a" : [1.0,  2]}}"#);
+        assert_eq!(kept.as_deref(), Some(r#"{"a" : [1.0,  2]}"#));
+        let mended = result_of(r#"{"lease":"l","status":"succeeded","result":"a\u0000b"}"#);
+        assert_eq!(mended.as_deref(), Some(r#""a\ufffdb""#));
+        assert_eq!(result_of(r#"{"lease":"l","status":"succeeded"}"#), None);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_unusable_by_itself() {
+        let deep = format!(
+            r#"{{"lease":"l","status":"succeeded","result":{}{}}}"#,
+            "[".repeat(129),
+            "]".repeat(129)
+        );
+        for item in [
+            deep.as_str(),
+            r#"{"lease":"l","status":"succeeded","result":"\ud800"}"#,
+            r#"{"lease":"l","status":"succeeded","result":1e1000000}"#,
+            r#"{"lease":"l","status":"succeeded","counters":{"a":1.5}}"#,
+            r#"{"lease":"l","status":"succeeded","counters":{"a":"1"}}"#,
+            r#"{"lease":"l","status":"succeeded","counters":{"a":9223372036854775808}}"#,
+            r#"{"lease":"l","status":"succeeded","counters":[1]}"#,
+            r#"{"lease":"l","status":"succeeded","counters":{"a":1,"b":1,"c":1}}"#,
+            r#"{"lease":"l","status":"succeeded","counters":{"too long a name":1}}"#,
+        ] {
+            assert_eq!(report(item), Report::Unusable, "{item}");
+        }
+    }
+
+    #[test]
+    fn counters_come_with_a_success() {
+        let Report::Succeeded { counters, .. } =
+            report(r#"{"lease":"l","status":"succeeded","counters":{"b":-2,"a":1}}"#)
+        else {
+            panic!("not a success");
+        };
+        assert_eq!(counters, [("a".to_owned(), 1), ("b".to_owned(), -2)]);
+    }
+
+    #[test]
+    fn errors_are_cut_at_a_character_and_free_of_nul() {
+        let error = |item: &str| match report(item) {
+            Report::Failed { error, retryable } => (error.into_string(), retryable),
+            other => panic!("not a failure: {other:?}"),
+        };
+        assert_eq!(
+            error(r#"{"lease":"l","status":"failed","error":"abcdäé"}"#),
+            ("abcd".into(), true)
+        );
+        assert_eq!(
+            error(r#"{"lease":"l","status":"failed","error":"a\u0000b","retryable":false}"#),
+            ("ab".into(), false)
+        );
+        assert_eq!(error(r#"{"lease":"l","status":"failed"}"#), (String::new(), true));
+    }
+}

@@ -1,0 +1,119 @@
+//! The one table of routes: method, path, access, handler and what the API document says of it.
+//!
+//! Owns: which routes exist and who may use them. Never: handles a request. Invariant: routes are mounted from this table and nowhere
+//! else, each behind the gate, so none can be without its access rule.
+
+use super::auth::Access::{self, Needs, Open};
+use super::auth::gate;
+use super::error::ApiError;
+use super::wire::Scope::{Admin, Read, Submit, Work};
+use super::{append, jobs, leases, pages, probes, results, tokens};
+use actix_web::http::Method;
+use actix_web::middleware::from_fn;
+use actix_web::{HttpResponse, ResponseError, Route, web};
+
+/// One route.
+pub struct Entry {
+    pub method: Method,
+    pub path: &'static str,
+    pub access: Access,
+    /// One line for the API document.
+    pub summary: &'static str,
+    /// Query parameters.
+    pub query: &'static [&'static str],
+    /// Name of the request body's schema.
+    pub request: Option<&'static str>,
+    /// Status and schema of the good answer.
+    pub response: (u16, Option<&'static str>),
+    route: fn() -> Route,
+}
+
+macro_rules! entry {
+    ($method:ident $path:literal $access:expr, $summary:literal, [$($query:literal)*], $request:expr => $status:literal $response:expr, $handler:path) => {
+        Entry {
+            method: Method::$method,
+            path: $path,
+            access: $access,
+            summary: $summary,
+            query: &[$($query),*],
+            request: $request,
+            response: ($status, $response),
+            route: || web::method(Method::$method).to($handler),
+        }
+    };
+}
+
+/// Every route there is.
+pub static ROUTES: &[Entry] = &[
+    entry!(POST "/v1/jobs" Needs(Submit), "Create a job", [], Some("CreateJob") => 201 Some("Job"), jobs::create),
+    entry!(GET "/v1/jobs" Needs(Read), "List jobs, newest first",
+        ["state" "queue" "label" "q" "cursor" "limit"], None => 200 Some("JobList"), jobs::list),
+    entry!(GET "/v1/jobs/{id}" Needs(Read), "Show a job with its live progress", [], None => 200 Some("Job"), jobs::get),
+    entry!(POST "/v1/jobs/{id}/tasks" Needs(Submit), "Append tasks to an open job: a JSON array, or NDJSON",
+        ["first_task"], Some("TaskIn") => 200 Some("Appended"), append::append),
+    entry!(GET "/v1/jobs/{id}/tasks" Needs(Read), "List tasks and where they are",
+        ["state" "cursor" "limit"], None => 200 Some("TaskList"), leases::tasks),
+    entry!(POST "/v1/jobs/{id}/seal" Needs(Submit), "Close a job to further tasks", [], Some("Empty") => 200 Some("Job"), jobs::seal),
+    entry!(POST "/v1/jobs/{id}/start" Needs(Submit), "Start a pending job", [], Some("Empty") => 200 Some("Job"), jobs::start),
+    entry!(POST "/v1/jobs/{id}/pause" Needs(Submit), "Stop handing out tasks", [], Some("Empty") => 200 Some("Job"), jobs::pause),
+    entry!(POST "/v1/jobs/{id}/resume" Needs(Submit), "Hand out tasks again", [], Some("Empty") => 200 Some("Job"), jobs::resume),
+    entry!(POST "/v1/jobs/{id}/cancel" Needs(Submit), "Cancel a job", [], Some("Cancel") => 200 Some("Job"), jobs::cancel),
+    entry!(POST "/v1/jobs/{id}/retry" Needs(Submit), "Start a new run of a final job", [], Some("Retry") => 200 Some("Job"), jobs::retry),
+    entry!(POST "/v1/leases" Needs(Work), "Lease tasks of the fair next job among some queues", [],
+        Some("LeaseAny") => 200 Some("Granted"), leases::lease_any),
+    entry!(POST "/v1/jobs/{id}/leases" Needs(Work), "Lease tasks of one job", [],
+        Some("LeaseJob") => 200 Some("Granted"), leases::lease_job),
+    entry!(POST "/v1/jobs/{id}/leases/extend" Needs(Work), "Keep leases for longer", [],
+        Some("Extend") => 200 Some("Extended"), leases::extend),
+    entry!(POST "/v1/jobs/{id}/leases/release" Needs(Work), "Give leases back, spending nothing", [],
+        Some("Release") => 200 Some("Released"), leases::release),
+    entry!(POST "/v1/jobs/{id}/results" Needs(Work), "Post results", [],
+        Some("PostResults") => 200 Some("ResultsPosted"), results::post),
+    entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
+        ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
+    entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
+    entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
+    entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),
+    entry!(GET "/healthz" Open, "Is the process alive?", [], None => 200 None, probes::healthz),
+    entry!(GET "/readyz" Open, "Is the node fit to serve?", [], None => 200 None, probes::readyz),
+    entry!(GET "/metrics" Needs(Read), "Metrics in Prometheus text form", [], None => 200 None, probes::metrics),
+    entry!(GET "/openapi.json" Open, "This document", [], None => 200 None, pages::openapi_json),
+    entry!(GET "/docs" Open, "Leads to the API browser", [], None => 308 None, pages::docs_redirect),
+    entry!(GET "/docs/{file:.*}" Open, "The API browser", [], None => 200 None, pages::docs),
+    entry!(GET "/" Open, "The front page", [], None => 200 None, pages::front),
+];
+
+/// Mounts the whole table.
+pub fn mount(cfg: &mut web::ServiceConfig) {
+    let mut mounted: Vec<&str> = Vec::new();
+    for entry in ROUTES {
+        if mounted.contains(&entry.path) {
+            continue;
+        }
+        mounted.push(entry.path);
+        let entries: Vec<&'static Entry> = ROUTES.iter().filter(|other| other.path == entry.path).collect();
+        let allow = entries
+            .iter()
+            .map(|entry| entry.method.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let mut resource = web::resource(entry.path);
+        for entry in &entries {
+            resource = resource.route((entry.route)());
+        }
+        let refuse = move || {
+            let response = ApiError::method_not_allowed(allow.clone()).error_response();
+            async move { response }
+        };
+        let gate = from_fn(move |req, next| {
+            let entries = entries.clone();
+            async move { gate::pass(&entries, req, next).await }
+        });
+        cfg.service(resource.default_service(web::to(refuse)).wrap(gate));
+    }
+}
+
+/// Answers paths that are not in the table.
+pub async fn nowhere() -> HttpResponse {
+    ApiError::not_found("path").error_response()
+}

@@ -1,0 +1,92 @@
+//! What every handler may use.
+//!
+//! Owns: the bundle. Never: changes after start, but for where the node listens. Invariant: cheap to clone, shared by all workers.
+
+use super::auth::tokens::Tokens;
+use super::body::budget::BodyBudget;
+use super::settings::HttpSettings;
+use crate::coordinator::Coordinator;
+use crate::domain::ids::UnixMs;
+use crate::domain::job::Limits;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The state of the HTTP room.
+#[derive(Clone)]
+pub struct AppState {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    coordinator: Coordinator,
+    settings: HttpSettings,
+    limits: Limits,
+    tokens: Tokens,
+    budget: BodyBudget,
+    metrics: Option<PrometheusHandle>,
+    loopback_only: AtomicBool,
+}
+
+impl AppState {
+    /// Without a metrics handle `/metrics` answers 404.
+    pub fn new(
+        coordinator: Coordinator,
+        settings: HttpSettings,
+        limits: Limits,
+        metrics: Option<PrometheusHandle>,
+    ) -> Self {
+        AppState {
+            inner: Arc::new(Inner {
+                tokens: Tokens::new(Arc::clone(coordinator.store()), &settings),
+                budget: BodyBudget::new(settings.body_budget_bytes),
+                coordinator,
+                settings,
+                limits,
+                metrics,
+                loopback_only: AtomicBool::new(true),
+            }),
+        }
+    }
+
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.inner.coordinator
+    }
+
+    pub fn settings(&self) -> &HttpSettings {
+        &self.inner.settings
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.inner.tokens
+    }
+
+    pub fn budget(&self) -> &BodyBudget {
+        &self.inner.budget
+    }
+
+    pub fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.inner.metrics.as_ref()
+    }
+
+    pub fn now(&self) -> UnixMs {
+        self.inner.coordinator.now()
+    }
+
+    /// Notes where the node listens: without tokens, nobody is let in from beyond this machine.
+    pub fn listens_on(&self, addresses: &[SocketAddr]) {
+        let loopback = addresses
+            .iter()
+            .all(|address| address.ip().to_canonical().is_loopback());
+        self.inner.loopback_only.store(loopback, Ordering::Relaxed);
+    }
+
+    pub fn is_loopback_only(&self) -> bool {
+        self.inner.loopback_only.load(Ordering::Relaxed)
+    }
+}
