@@ -119,6 +119,14 @@ impl Ledger {
         effects
     }
 
+    /// Notes the store's health, if it is news, before another command is applied.
+    pub fn note_store(&mut self, store_up: bool, now: UnixMs) -> Effects {
+        if store_up == self.store_up {
+            return Effects::default();
+        }
+        self.apply(Command::Tick { store_up }, now)
+    }
+
     fn tick(&mut self, store_up: bool, now: UnixMs) {
         if store_up && !self.store_up {
             // Nobody could report or extend during the outage, so nobody is late yet.

@@ -135,6 +135,21 @@ pub enum Disposition {
     Rejected,
 }
 
+impl Disposition {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Disposition::Counted => "counted",
+            Disposition::Duplicate => "duplicate",
+            Disposition::Retrying => "retrying",
+            Disposition::Superseded => "superseded",
+            Disposition::StaleRun => "stale_run",
+            Disposition::Late => "late",
+            Disposition::UnknownTask => "unknown_task",
+            Disposition::Rejected => "rejected",
+        }
+    }
+}
+
 /// What the store did with a chunk of appended tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendOutcome {
@@ -224,6 +239,15 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Adds the effects of a command that was applied after this one.
+    pub fn absorb(&mut self, later: Effects) {
+        self.replies.extend(later.replies);
+        // A second batch or chunk is never handed out while the first is under way, so at most one of each pair is there.
+        self.commit = self.commit.take().or(later.commit);
+        self.append = self.append.take().or(later.append);
+        self.rebuild |= later.rebuild;
+    }
+
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Reply) {
         self.replies.push((ticket, reply));
     }

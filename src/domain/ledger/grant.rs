@@ -85,9 +85,17 @@ impl Ledger {
         }
     }
 
-    /// Could a grant hand out anything right now?
-    pub fn is_claimable(&self) -> bool {
-        self.record.state.is_claimable() && !self.tasks.ready.is_empty() && self.room_in_flight() > 0
+    /// How many tasks could be handed out right now.
+    pub fn claimable(&self) -> u32 {
+        if !self.record.state.is_claimable() || self.tasks.ready.is_empty() {
+            return 0;
+        }
+        self.room_in_flight().min(self.tasks.ready.len() as u32)
+    }
+
+    /// Is this task waiting to be handed out?
+    pub fn is_ready(&self, task: TaskNo) -> bool {
+        self.tasks.ready.contains(task.0)
     }
 
     /// The lowest tasks that would be handed out next, to read their payloads ahead.

@@ -19,11 +19,14 @@ pub(super) fn append(
     if !Fences::new(tx)?.holds(fence)? {
         return Err(StoreError::Fenced(format!("queue {} has another epoch", fence.queue)));
     }
-    let total: u32 = tx
+    let (total, queue): (u32, i32) = tx
         .prepare_cached(include_str!("queries/jobs/total.sql"))?
-        .query_row(params![job.0, fence.queue.0], |row| row.get(0))
+        .query_row([job.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?
         .ok_or(StoreError::NotFound("job"))?;
+    if queue != fence.queue.0 {
+        return Err(StoreError::Fenced(format!("job {job} is not in queue {}", fence.queue)));
+    }
     if total != first_task {
         return Ok(Appended::WrongFirstTask { total });
     }

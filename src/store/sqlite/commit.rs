@@ -5,8 +5,8 @@
 
 use super::fence::Fences;
 use super::record::{parse_state, to_json};
-use crate::domain::ids::{JobId, Run, Seq, UnixMs};
-use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow};
+use crate::domain::ids::{JobId, Run, Seq};
+use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
 use crate::store::{BatchAnswer, Result};
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
@@ -90,22 +90,29 @@ fn follow_up(tx: &Transaction<'_>, job: JobId, update: &JobUpdate) -> Result<()>
             .execute(params![job.0, update.base_run.0, update.run.0, update.changed_seq.0])?;
     }
     if update.ends_job() {
-        let at = update.finished_at.unwrap_or(update.updated_at);
-        insert_event(tx, &update.event_id(job), job, update.run, update.state, at)?;
+        insert_event(tx, job, update)?;
     }
     Ok(())
 }
 
-pub(super) fn insert_event(
-    tx: &Transaction<'_>,
-    id: &str,
-    job: JobId,
-    run: Run,
-    state: State,
-    at: UnixMs,
-) -> Result<()> {
+pub(super) fn insert_event(tx: &Transaction<'_>, job: JobId, update: &JobUpdate) -> Result<()> {
+    let payload = serde_json::json!({
+        "job": job,
+        "run": update.run,
+        "state": update.state,
+        "tally": update.tally,
+        "error": update.error,
+        "finished_at_ms": update.finished_at,
+    });
     tx.prepare_cached(include_str!("queries/events/insert.sql"))?
-        .execute(params![id, job.0, run.0, state.as_str(), at.0])?;
+        .execute(params![
+            update.event_id(job),
+            job.0,
+            update.run.0,
+            "job_finished",
+            payload.to_string(),
+            update.updated_at.0
+        ])?;
     Ok(())
 }
 
@@ -145,7 +152,7 @@ impl<'tx> Rows<'tx> {
             row.task.0,
             row.run.0,
             row.seq.0,
-            row.verdict.as_str(),
+            row.verdict == Verdict::Succeeded,
             row.attempt.0,
             row.at.0,
             &*row.worker,

@@ -6,8 +6,9 @@
 use super::append::insert_tasks;
 use super::commit::insert_event;
 use super::record::{self, to_json};
-use crate::domain::ids::{JobId, Run};
-use crate::domain::job::NewJob;
+use crate::domain::ids::JobId;
+use crate::domain::job::{JobRecord, NewJob};
+use crate::domain::rows::JobUpdate;
 use crate::domain::state::State;
 use crate::store::{Created, Idempotency, Result, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -29,20 +30,36 @@ pub(super) fn create(tx: &Transaction<'_>, job: &NewJob, idempotency: Option<&Id
                 idempotency.scope,
                 idempotency.key,
                 idempotency.body_sha256.as_slice(),
-                id.0
+                id.0,
+                job.created_at.0
             ])?;
     }
-    if job.state.is_final() {
-        let event = first_event_id(id);
-        insert_event(tx, &event, id, Run(1), job.state, job.created_at)?;
-    }
     let record = record::find(tx, id)?.ok_or(StoreError::NotFound("job"))?;
+    if record.state.is_final() {
+        insert_event(tx, id, &ending(&record))?;
+    }
     Ok(Created::New(record))
 }
 
-/// The completion event's id as `JobUpdate::event_id` makes it for the first run, which begins without an update.
-fn first_event_id(job: JobId) -> String {
-    format!("job-{job}-run-1-finished")
+/// The end of a job that was created ended, in the words of its completion event.
+fn ending(record: &JobRecord) -> JobUpdate {
+    JobUpdate {
+        from: &[],
+        from_run: record.run,
+        state: record.state,
+        run: record.run,
+        base_run: record.base_run,
+        open: record.open,
+        tally: record.tally.clone(),
+        error: None,
+        start_at: record.start_at,
+        cancel_at: None,
+        started_at: record.started_at,
+        finished_at: record.finished_at,
+        updated_at: record.updated_at,
+        changed_seq: record.changed_seq,
+        promote_late: false,
+    }
 }
 
 /// What the key stands for already, if anything.

@@ -47,7 +47,7 @@ fn save_snapshots(tx: &Transaction<'_>, snapshots: &[SnapshotRow]) -> Result<Vec
             answers.push(BatchAnswer::Fenced);
             continue;
         }
-        save.execute(params![row.job.0, row.fence.epoch.0, row.seq.0, row.version, row.bytes])?;
+        save.execute(params![row.job.0, row.seq.0, row.version, row.bytes])?;
         answers.push(BatchAnswer::Committed);
     }
     Ok(answers)

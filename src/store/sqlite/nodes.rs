@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The store's clock is the machine's.
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(since_epoch.as_millis() as i64)
 }

@@ -85,13 +85,7 @@ fn state_lists_in_sql_are_the_domains() {
     let schema = fs::read_to_string(room().join("migrations/V1__initial.sql")).unwrap();
     assert_eq!(
         state_lists(&schema),
-        [
-            words(&ALL),
-            words(&FINAL),
-            words(&unfinished),
-            words(&FINAL),
-            words(&FINAL)
-        ]
+        [words(&ALL), words(&FINAL), words(&unfinished), words(&FINAL)]
     );
     let mut lists = 0;
     for file in files_below(&room(), "sql") {
@@ -100,5 +94,5 @@ fn state_lists_in_sql_are_the_domains() {
             lists += 1;
         }
     }
-    assert_eq!(lists, 6, "a list was added or lost; check it against the domain");
+    assert_eq!(lists, 5, "a list was added or lost; check it against the domain");
 }

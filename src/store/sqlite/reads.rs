@@ -118,11 +118,9 @@ fn find_tasks(db: &Connection, job: JobId, mut tasks: Vec<TaskNo>, max_bytes: us
     Ok(rows)
 }
 
-pub(super) fn parse_verdict(text: &str) -> Result<Verdict> {
-    [Verdict::Succeeded, Verdict::Failed]
-        .into_iter()
-        .find(|verdict| verdict.as_str() == text)
-        .ok_or_else(|| StoreError::Corrupt(format!("verdict {text:?}")))
+pub(super) fn verdict(row: &Row<'_>, column: usize) -> rusqlite::Result<Verdict> {
+    let succeeded = row.get(column)?;
+    Ok(if succeeded { Verdict::Succeeded } else { Verdict::Failed })
 }
 
 fn parse_cause(text: &str) -> Result<Cause> {
@@ -138,7 +136,7 @@ fn fact(row: &Row<'_>) -> Result<Fact> {
     let counters = || row.get::<_, Option<Box<str>>>(5);
     let kind = match text(3)? {
         "outcome" => FactKind::Outcome {
-            verdict: parse_verdict(text(4)?)?,
+            verdict: verdict(row, 4)?,
             counters: counters()?,
         },
         "attempt" => FactKind::Attempt {
@@ -147,7 +145,7 @@ fn fact(row: &Row<'_>) -> Result<Fact> {
             at: UnixMs(row.get(8)?),
         },
         "late" => FactKind::Late {
-            verdict: parse_verdict(text(4)?)?,
+            verdict: verdict(row, 4)?,
             counters: counters()?,
         },
         other => return Err(StoreError::Corrupt(format!("fact {other:?}"))),

@@ -3,7 +3,7 @@
 //! Owns: picking the row that speaks for a task. Never: holds more than one page. Invariant: tasks come in order of their numbers, each
 //! at most once.
 
-use super::reads::parse_verdict;
+use super::reads::verdict;
 use crate::domain::ids::{Run, TaskNo, UnixMs};
 use crate::domain::rows::Verdict;
 use crate::store::{Result, ResultFilter, ResultRow};
@@ -69,13 +69,13 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Reads a row of `results/page.sql`: task, run, late, verdict, attempt, at, worker, counters, error, result, key.
+/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, key.
 fn from_row(row: &Row<'_>) -> Result<ResultRow> {
     Ok(ResultRow {
         task: TaskNo(row.get(0)?),
         run: Run(row.get(1)?),
         late: row.get(2)?,
-        verdict: parse_verdict(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?)?,
+        verdict: verdict(row, 3)?,
         attempt: row.get(4)?,
         at: UnixMs(row.get(5)?),
         worker: row.get(6)?,

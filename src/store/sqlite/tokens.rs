@@ -1,8 +1,9 @@
 //! Access tokens.
 //!
-//! Owns: their rows. Never: sees a secret, only its hash. Invariant: a revoked token is gone.
+//! Owns: their rows. Never: sees a secret, only its hash. Invariant: a revoked token is kept for the record and never listed.
 
 use super::Sqlite;
+use super::nodes::now;
 use super::record::{from_json, to_json};
 use crate::domain::ids::UnixMs;
 use crate::store::{Result, StoreError, TokenRow, TokenStore};
@@ -46,7 +47,7 @@ impl TokenStore for Sqlite {
             .transact(move |tx| {
                 let revoked = tx
                     .prepare_cached(include_str!("queries/tokens/revoke.sql"))?
-                    .execute([&id])?;
+                    .execute(params![id, now().0])?;
                 if revoked == 0 {
                     Err(StoreError::NotFound("token"))
                 } else {

@@ -52,7 +52,6 @@ CREATE TABLE jobs (
     CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'partially_succeeded', 'failed', 'canceled')))
 ) STRICT;
 
-CREATE INDEX jobs_of_queue ON jobs (queue_id, id);
 CREATE INDEX jobs_unfinished ON jobs (queue_id, id) WHERE state IN ('pending', 'running', 'paused', 'canceling');
 
 -- Nothing but a new run leaves a final state, whatever statement tries.
@@ -70,6 +69,7 @@ CREATE TABLE idempotency (
     key TEXT NOT NULL,
     body_sha256 BLOB NOT NULL,
     job INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
     PRIMARY KEY (scope, key)
 ) STRICT, WITHOUT ROWID;
 
@@ -81,15 +81,19 @@ CREATE TABLE tasks (
     PRIMARY KEY (job, task)
 ) STRICT, WITHOUT ROWID;
 
-CREATE UNIQUE INDEX tasks_key ON tasks (job, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX tasks_by_key ON tasks (job, key) WHERE key IS NOT NULL;
 
+-- Rows of outcomes, late and attempts lie in the order they came, behind narrow indexes. Clustered by their key they take a third of the
+-- time more where results come in order of the tasks, and twice to three times as long where they do not: each row would then open a
+-- page of its own.
+--
 -- Task before run: the key that makes a (job, run, task) unique is also the order in which results are read.
 CREATE TABLE outcomes (
     job INTEGER NOT NULL,
     task INTEGER NOT NULL,
     run INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    verdict TEXT NOT NULL CHECK (verdict IN ('succeeded', 'failed')),
+    succeeded INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     at INTEGER NOT NULL,
     worker TEXT NOT NULL,
@@ -97,16 +101,16 @@ CREATE TABLE outcomes (
     error TEXT,
     result TEXT,
     PRIMARY KEY (job, task, run)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
-CREATE INDEX outcomes_seq ON outcomes (job, seq);
+CREATE INDEX outcomes_by_seq ON outcomes (job, seq);
 
 CREATE TABLE late (
     job INTEGER NOT NULL,
     task INTEGER NOT NULL,
     run INTEGER NOT NULL,
     seq INTEGER NOT NULL,
-    verdict TEXT NOT NULL CHECK (verdict IN ('succeeded', 'failed')),
+    succeeded INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     at INTEGER NOT NULL,
     worker TEXT NOT NULL,
@@ -114,9 +118,9 @@ CREATE TABLE late (
     error TEXT,
     result TEXT,
     PRIMARY KEY (job, task, run)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
-CREATE INDEX late_seq ON late (job, seq);
+CREATE INDEX late_by_seq ON late (job, seq);
 
 CREATE TABLE attempts (
     job INTEGER NOT NULL,
@@ -129,23 +133,25 @@ CREATE TABLE attempts (
     worker TEXT NOT NULL,
     error TEXT,
     PRIMARY KEY (job, task, run, attempt)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
-CREATE INDEX attempts_seq ON attempts (job, seq);
+CREATE INDEX attempts_by_seq ON attempts (job, seq);
 
--- The outbox of completions: one row per (job, run), written in the transaction that ends the run.
+-- The outbox. The id is stable for a (job, run), so however often a commit is replayed there is one event.
 CREATE TABLE events (
     id TEXT NOT NULL PRIMARY KEY,
     job INTEGER NOT NULL,
     run INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('succeeded', 'partially_succeeded', 'failed', 'canceled')),
+    kind TEXT NOT NULL,
+    payload TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     delivered_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX events_undelivered ON events (created_at, id) WHERE delivered_at IS NULL;
+
 CREATE TABLE snapshots (
     job INTEGER PRIMARY KEY,
-    epoch INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     version INTEGER NOT NULL,
     bytes BLOB NOT NULL
@@ -158,5 +164,6 @@ CREATE TABLE tokens (
     scopes TEXT NOT NULL,
     queues TEXT,
     created_at INTEGER NOT NULL,
-    expires_at INTEGER
+    expires_at INTEGER,
+    revoked_at INTEGER
 ) STRICT, WITHOUT ROWID;

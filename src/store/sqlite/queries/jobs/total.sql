@@ -1,3 +1,3 @@
-SELECT total
+SELECT total, queue_id
 FROM jobs
-WHERE id = ?1 AND queue_id = ?2
+WHERE id = ?1

@@ -1,7 +1,6 @@
-INSERT INTO snapshots (job, epoch, seq, version, bytes)
-VALUES (?1, ?2, ?3, ?4, ?5)
+INSERT INTO snapshots (job, seq, version, bytes)
+VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (job) DO UPDATE SET
-    epoch = excluded.epoch,
     seq = excluded.seq,
     version = excluded.version,
     bytes = excluded.bytes
