@@ -4,11 +4,21 @@
 //! Invariant: one actor owns each active job and is its only writer.
 
 pub mod api;
+mod clock;
+mod committer;
+mod directory;
+mod handle;
+mod job_actor;
+mod node;
+mod queue_actor;
+mod shared;
+mod snapshotter;
 
-use crate::domain::ids::{JobId, TaskNo, UnixMs};
-use crate::domain::job::{NewJob, NewTask};
-use crate::store::{Idempotency, JobFilter, Store};
-use api::*;
+pub use node::StartError;
+
+use api::CoordinatorError;
+use node::Threads;
+use shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +54,8 @@ pub struct Settings {
     pub passivate_after: Duration,
     /// Longest wait for the last commits and snapshots when draining.
     pub drain_timeout: Duration,
+    /// Threads on which actors live; a queue and its jobs share one.
+    pub actor_threads: usize,
 }
 
 impl Default for Settings {
@@ -62,6 +74,7 @@ impl Default for Settings {
             batch_bytes: 32 << 20,
             passivate_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            actor_threads: 1,
         }
     }
 }
@@ -77,97 +90,6 @@ pub struct Readiness {
 /// Handle to the running node; cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub struct Coordinator {
-    store: Arc<dyn Store>,
-}
-
-impl Coordinator {
-    /// The store, for reads that need no actor (results, tokens).
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
-    }
-
-    /// The node's id.
-    pub fn node_id(&self) -> &str {
-        unimplemented!()
-    }
-
-    /// The store's time, kept up between calls by a monotonic clock.
-    pub fn now(&self) -> UnixMs {
-        unimplemented!()
-    }
-
-    pub fn readiness(&self) -> Readiness {
-        unimplemented!()
-    }
-
-    /// Creates a job; the flag says whether it is new (false: the idempotency key named an existing one).
-    pub async fn create_job(&self, _job: NewJob, _key: Option<Idempotency>) -> Result<(JobView, bool)> {
-        unimplemented!()
-    }
-
-    /// The queue of a job, from memory where possible.
-    pub async fn queue_of(&self, _job: JobId) -> Result<Arc<str>> {
-        unimplemented!()
-    }
-
-    /// A job with its live progress.
-    pub async fn job(&self, _job: JobId) -> Result<JobView> {
-        unimplemented!()
-    }
-
-    /// Jobs from the newest to the oldest, active ones with their live progress.
-    pub async fn list_jobs(&self, _filter: &JobFilter) -> Result<Vec<JobView>> {
-        unimplemented!()
-    }
-
-    /// Appends one chunk of tasks; `first_task` must match the job's total if given.
-    pub async fn append(&self, _job: JobId, _tasks: Vec<NewTask>, _first_task: Option<u32>) -> Result<Ingested> {
-        unimplemented!()
-    }
-
-    pub async fn control(&self, _job: JobId, _control: Control) -> Result<JobView> {
-        unimplemented!()
-    }
-
-    pub async fn lease_any(&self, _call: LeaseAny) -> Result<Granted> {
-        unimplemented!()
-    }
-
-    pub async fn lease_job(&self, _job: JobId, _call: LeaseJob) -> Result<Granted> {
-        unimplemented!()
-    }
-
-    pub async fn post_results(&self, _job: JobId, _call: PostResults) -> Result<ResultsPosted> {
-        unimplemented!()
-    }
-
-    pub async fn extend(&self, _job: JobId, _worker: Arc<str>, _leases: Vec<String>) -> Result<Extended> {
-        unimplemented!()
-    }
-
-    pub async fn release(&self, _job: JobId, _worker: Arc<str>, _leases: Vec<String>) -> Result<Released> {
-        unimplemented!()
-    }
-
-    /// Gives leases back without waiting: the answer that carried them was never delivered.
-    pub fn release_undelivered(&self, _job: JobId, _leases: Vec<String>) {
-        unimplemented!()
-    }
-
-    /// Tasks above `after` in order of their numbers, at most `limit`, only those in `state` if given.
-    pub async fn tasks(
-        &self,
-        _job: JobId,
-        _state: Option<TaskState>,
-        _after: Option<TaskNo>,
-        _limit: u32,
-    ) -> Result<Vec<TaskView>> {
-        unimplemented!()
-    }
-
-    /// Stops granting, answers parked polls, settles commits, saves the last snapshots, gives up the queues. Fails if a last snapshot
-    /// could not be saved in time.
-    pub async fn drain(&self) -> Result<()> {
-        unimplemented!()
-    }
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
 }

@@ -76,23 +76,6 @@ pub struct ReportedResult {
     pub report: Report,
 }
 
-/// Success or failure, with what belongs to it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Report {
-    Succeeded {
-        /// JSON text, verbatim.
-        result: Option<Box<str>>,
-        /// JSON object of integers, already checked, with its parsed form.
-        counters: Vec<(String, i64)>,
-    },
-    Failed {
-        error: Box<str>,
-        retryable: bool,
-    },
-    /// The item itself is unusable (its result cannot be kept, say); only this item is refused.
-    Unusable,
-}
-
 /// A worker posts results.
 #[derive(Debug, Clone)]
 pub struct PostResults {
@@ -102,7 +85,7 @@ pub struct PostResults {
     pub then_lease: Option<u32>,
 }
 
-pub use crate::domain::ledger::Disposition;
+pub use crate::domain::ledger::{Control, Disposition, Report, RetryOnly, TaskState};
 
 /// Answer to posted results, in the order of the items.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,34 +119,6 @@ pub struct Ingested {
     pub added: u32,
     pub existing: u32,
     pub next_task: TaskNo,
-}
-
-/// A control call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    Start,
-    Pause,
-    Resume,
-    Cancel { grace_s: u32 },
-    Seal,
-    Retry { only: RetryOnly, if_run: Option<Run> },
-}
-
-/// Which tasks a new run repeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryOnly {
-    Failed,
-    All,
-}
-
-/// Where a task is, for `/tasks`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskState {
-    Pending,
-    Leased,
-    Retrying,
-    Succeeded,
-    Failed,
 }
 
 /// One row of `/tasks`.

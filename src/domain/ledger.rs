@@ -1,24 +1,172 @@
 //! One job's whole state machine: `apply(command, now) -> effects`.
-use serde::{Deserialize, Serialize};
+//!
+//! Owns: every rule of a job: what is leasable, what a result does, when an attempt is spent, how the job ends. Never: does I/O, reads
+//! a clock or draws randomness. Invariants: everything visible is committed; at most one batch is in flight; a task is decided at most
+//! once per run, but for a failure that a late success corrects; `pending + leased + retrying + succeeded + failed = total`.
+//!
+//! # How a result becomes a count
+//! Results and controls wait in the *inbox*, in the order in which they came. When no batch is in flight, the inbox is judged from its
+//! front against committed facts and what the batch at hand already holds; the batch then goes to the store whole. Only its
+//! [`Settled`](Command::Settled) moves the sets and sends the replies. A duplicate of a result in flight simply waits in the inbox, and is
+//! judged when that result's fate is known.
 
-/// What became of one reported result; the words are the wire's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Disposition {
-    /// Changed the tally.
-    Counted,
-    /// The same attempt was reported before, or a success of a succeeded task.
-    Duplicate,
-    /// Failure recorded; the task will be tried again.
-    Retrying,
-    /// A failure with a token that is no longer current, or of a succeeded task.
-    Superseded,
-    /// Of an older run, for a task this run has not decided.
-    StaleRun,
-    /// The job had ended: kept, uncounted.
-    Late,
-    /// No such task.
-    UnknownTask,
-    /// Undecodable, another job's lease, or an unusable result.
-    Rejected,
+mod batch;
+mod command;
+mod control;
+mod grant;
+mod ingest;
+mod judge;
+mod leases;
+mod load;
+mod settle;
+mod snapshot;
+mod tasks;
+mod verdict;
+mod view;
+
+pub use command::*;
+pub use load::{CorruptJob, Loading, NewerTokens};
+
+use super::ids::{LeaseSeq, Seq, UnixMs};
+use super::job::{Fence, JobRecord};
+use super::progress::Throughput;
+use batch::InFlight;
+use leases::Leases;
+use std::collections::VecDeque;
+use tasks::Tasks;
+
+/// Bounds that the ledger keeps; the node's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tasks that one worker may hold.
+    pub worker_in_flight: u32,
+    /// Items judged into one batch.
+    pub batch_items: usize,
+    /// Bytes of results judged into one batch (at least one request is).
+    pub batch_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            worker_in_flight: 2_000,
+            batch_items: 20_000,
+            batch_bytes: 32 << 20,
+        }
+    }
+}
+
+/// Leases restored after a restart, or kept through an outage of the store, live at least so long: their workers could not extend them.
+pub const RESTORED_LEASE_MS: i64 = 60_000;
+
+/// A request that waits to be judged.
+#[derive(Debug)]
+enum Waiting {
+    Results(Results),
+    Control(Ticket, Control),
+}
+
+/// A chunk of tasks that waits for its turn, or is being stored.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    ticket: Ticket,
+    first_task: Option<u32>,
+}
+
+/// The state machine of one job.
+#[derive(Debug)]
+pub struct Ledger {
+    record: JobRecord,
+    fence: Fence,
+    bounds: Bounds,
+    tasks: Tasks,
+    leases: Leases,
+    /// Position of everything committed.
+    committed: Seq,
+    /// Last position given out; rows in flight are above `committed`.
+    assigned: Seq,
+    lease_seq: LeaseSeq,
+    inbox: VecDeque<Waiting>,
+    in_flight: Option<InFlight>,
+    chunks: VecDeque<Chunk>,
+    storing: Option<Chunk>,
+    store_up: bool,
+    newer_tokens: NewerTokens,
+    throughput: Throughput,
+    /// Grows with everything that a snapshot or a reader would see differently.
+    revision: u64,
+}
+
+impl Ledger {
+    /// Applies one command. Commands that wait for the store are answered by the effects of a later one.
+    pub fn apply(&mut self, command: Command, now: UnixMs) -> Effects {
+        let mut effects = Effects::default();
+        match command {
+            Command::Grant(grant) => self.grant(grant, now, &mut effects),
+            Command::Extend { ticket, worker, leases } => self.extend(ticket, &worker, &leases, now, &mut effects),
+            Command::Release { ticket, worker, leases } => self.release(ticket, &worker, &leases, now, &mut effects),
+            Command::Ungrant { leases } => self.ungrant(&leases),
+            Command::Results(results) => self.receive(results, now, &mut effects),
+            Command::Control { ticket, control } => self.inbox.push_back(Waiting::Control(ticket, control)),
+            Command::Append { ticket, first_task } => self.queue_chunk(ticket, first_task),
+            Command::Appended { ticket, outcome } => self.appended(ticket, outcome, &mut effects),
+            Command::Settled(settlement) => self.settle(settlement, now, &mut effects),
+            Command::Tick { store_up } => self.tick(store_up, now),
+        }
+        self.tasks.wake(now);
+        self.start_chunk(&mut effects);
+        self.form_batch(now, &mut effects);
+        effects
+    }
+
+    /// Notes the store's health, if it is news, before another command is applied.
+    pub fn note_store(&mut self, store_up: bool, now: UnixMs) -> Effects {
+        if store_up == self.store_up {
+            return Effects::default();
+        }
+        self.apply(Command::Tick { store_up }, now)
+    }
+
+    fn tick(&mut self, store_up: bool, now: UnixMs) {
+        if store_up && !self.store_up {
+            // Nobody could report or extend during the outage, so nobody is late yet.
+            self.leases.extend_all(now.plus_ms(RESTORED_LEASE_MS));
+        }
+        self.store_up = store_up;
+    }
+
+    /// When to send the next [`Command::Tick`]; none if only a command can change anything.
+    pub fn next_wake(&mut self) -> Option<UnixMs> {
+        // While a batch is in flight its settlement brings the next judgement anyway.
+        let idle = self.in_flight.is_none();
+        let expiry = if idle && self.store_up {
+            self.leases.next_expiry()
+        } else {
+            None
+        };
+        let start = self.record.start_at.filter(|_| idle && self.may_start_by_itself());
+        let cancel = self
+            .record
+            .cancel_at
+            .filter(|_| idle && self.record.state == super::state::State::Canceling);
+        [self.tasks.next_due(), expiry, start, cancel]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn next_seq(&mut self) -> Seq {
+        self.assigned.0 += 1;
+        self.assigned
+    }
+
+    fn next_lease_seq(&mut self) -> LeaseSeq {
+        self.lease_seq.0 += 1;
+        self.lease_seq
+    }
+
+    /// Notes that readers and snapshots would see something else from now on.
+    fn changed(&mut self) {
+        self.revision += 1;
+    }
 }

@@ -14,9 +14,8 @@ type Place = (Reverse<i32>, u64, JobId);
 pub struct Rotation {
     order: BTreeSet<Place>,
     places: HashMap<JobId, Place>,
-    /// When a job was last served, in servings; kept while a job pauses so that it does not jump the line.
+    /// When a job was last served; kept while a job pauses so that it does not jump the line.
     served: HashMap<JobId, u64>,
-    servings: u64,
 }
 
 impl Rotation {
@@ -40,12 +39,12 @@ impl Rotation {
         self.served.remove(&job);
     }
 
-    /// Notes that a job was given work; it goes behind its equals.
-    pub fn served(&mut self, job: JobId) {
-        self.servings += 1;
-        self.served.insert(job, self.servings);
+    /// Notes that a job was given work; it goes behind its equals. `serving` grows with every serving of the whole node, so that the
+    /// heads of several queues can be compared.
+    pub fn served(&mut self, job: JobId, serving: u64) {
+        self.served.insert(job, serving);
         if let Some(&(priority, _, _)) = self.places.get(&job) {
-            self.place(job, (priority, self.servings, job));
+            self.place(job, (priority, serving, job));
         }
     }
 
@@ -81,7 +80,8 @@ mod tests {
 
     fn serve(rotation: &mut Rotation) -> i64 {
         let job = rotation.head().expect("a job is offered");
-        rotation.served(job);
+        let serving = rotation.served.values().max().copied().unwrap_or(0) + 1;
+        rotation.served(job, serving);
         job.0
     }
 

@@ -1,0 +1,110 @@
+//! How a command is asked to end: first to finish what it has, then to give up at once.
+//!
+//! Owns: the signals and the three phases. Never: kills anything itself. Invariant: phases only move forward.
+
+use std::future::pending;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Not asked to end.
+    Go,
+    /// Take nothing new, finish what is under way.
+    Finish,
+    /// Give up what is under way.
+    Abort,
+}
+
+/// The side that is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<Phase>);
+
+/// The side that tells.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopper(watch::Sender<Phase>);
+
+/// Both sides of a new stop.
+pub(crate) fn channel() -> (Stopper, Stop) {
+    let (sender, receiver) = watch::channel(Phase::Go);
+    (Stopper(sender), Stop(receiver))
+}
+
+impl Stopper {
+    /// Moves on to a phase; never back.
+    pub(crate) fn reach(&self, phase: Phase) {
+        self.0.send_if_modified(|now| {
+            let later = phase > *now;
+            *now = phase.max(*now);
+            later
+        });
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Follows SIGINT and SIGTERM: the first asks to finish and `grace` later to give up; the second asks to give up at once.
+    /// `on_first` runs when the first one arrives.
+    pub(crate) fn follow_signals(
+        &self,
+        grace: Duration,
+        on_first: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stopper = self.clone();
+        tokio::spawn(async move {
+            let mut next = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            next().await;
+            stopper.reach(Phase::Finish);
+            on_first();
+            let _ = tokio::time::timeout(grace, next()).await;
+            stopper.reach(Phase::Abort);
+        });
+        Ok(())
+    }
+}
+
+impl Stop {
+    pub(crate) fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Should nothing new be taken?
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.phase() >= Phase::Finish
+    }
+
+    /// Resolves once `phase` is reached; never, if nobody can tell any more.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        let mut receiver = self.0.clone();
+        if receiver.wait_for(|now| *now >= phase).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn phases_only_move_forward() {
+        let (stopper, stop) = channel();
+        assert_eq!(stop.phase(), Phase::Go);
+        stopper.reach(Phase::Abort);
+        stopper.reach(Phase::Finish);
+        stop.reached(Phase::Finish).await;
+        stop.reached(Phase::Abort).await;
+        assert_eq!(stopper.phase(), Phase::Abort);
+        assert!(stop.is_finishing());
+    }
+}

@@ -1,0 +1,236 @@
+//! Group commit: what has gathered, from all jobs, goes into one transaction.
+//!
+//! Owns: the order of commits, replaying an unknown one, isolating a poison row. Never: judges a result or drops a batch. Invariant: a batch
+//! is answered exactly once, and only when the store's answer is definite. There is no timer: an idle committer commits at once, a busy
+//! one gathers larger groups.
+
+use super::shared::Shared;
+use crate::domain::ids::TaskNo;
+use crate::domain::ledger::Settlement;
+use crate::domain::rows::JobBatch;
+use crate::store::{BatchAnswer, StoreError};
+use actix::prelude::*;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Rows after which no further job joins a group.
+const GROUP_ROWS: usize = 20_000;
+/// Jobs in one group; each may add an UPDATE of its own.
+const GROUP_JOBS: usize = 1_000;
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// Commit this batch, then tell its job.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct CommitBatch {
+    pub(super) batch: JobBatch,
+    pub(super) answer_to: Recipient<BatchCommitted>,
+}
+
+/// The definite fate of a batch.
+#[derive(Message, Debug, Clone, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub(super) enum BatchCommitted {
+    Settled(Settlement),
+    /// Nothing of it was written: the job's actor is no longer its only writer.
+    Fenced,
+}
+
+struct GroupDone;
+
+impl Message for GroupDone {
+    type Result = ();
+}
+
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    gathered: VecDeque<CommitBatch>,
+    busy_lanes: usize,
+    lanes: usize,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>) -> Committer {
+        let lanes = shared.store.capabilities().commit_lanes.max(1);
+        Committer {
+            shared,
+            gathered: VecDeque::new(),
+            busy_lanes: 0,
+            lanes,
+        }
+    }
+
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        while self.busy_lanes < self.lanes && !self.gathered.is_empty() {
+            let mut rows = 0;
+            let mut group = Vec::new();
+            while rows < GROUP_ROWS && group.len() < GROUP_JOBS {
+                let Some(next) = self.gathered.pop_front() else { break };
+                rows += next.batch.len();
+                group.push(next);
+            }
+            self.busy_lanes += 1;
+            let committing = commit_group(self.shared.clone(), group);
+            ctx.spawn(committing.into_actor(self).map(|(), _, ctx| ctx.notify(GroupDone)));
+        }
+    }
+}
+
+impl Actor for Committer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // One batch per active job can wait here, so the bound is the number of jobs; senders do not wait.
+        ctx.set_mailbox_capacity(1 << 16);
+    }
+}
+
+impl Handler<CommitBatch> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, message: CommitBatch, ctx: &mut Self::Context) {
+        self.gathered.push_back(message);
+        self.pump(ctx);
+    }
+}
+
+impl Handler<GroupDone> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, _: GroupDone, ctx: &mut Self::Context) {
+        self.busy_lanes -= 1;
+        self.pump(ctx);
+    }
+}
+
+async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) {
+    let started = Instant::now();
+    let (batches, recipients): (Vec<_>, Vec<_>) = group.into_iter().map(|c| (c.batch, c.answer_to)).unzip();
+    let rows: usize = batches.iter().map(JobBatch::len).sum();
+    let answers = commit_isolating(&shared, batches).await;
+    metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
+    metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
+    for (recipient, answer) in recipients.into_iter().zip(answers) {
+        // A stopped actor has thrown its ledger away; the rows are committed all the same.
+        recipient.do_send(answer);
+    }
+}
+
+/// Commits a group; if the store refuses a value, job by job; if a lone job is refused, task by task.
+async fn commit_isolating(shared: &Shared, batches: Vec<JobBatch>) -> Vec<BatchCommitted> {
+    match commit_until_known(shared, &batches).await {
+        Ok(answers) => answers.into_iter().map(settled).collect(),
+        Err(_) if batches.len() > 1 => {
+            let mut answers = Vec::with_capacity(batches.len());
+            for batch in batches {
+                answers.push(match commit_until_known(shared, std::slice::from_ref(&batch)).await {
+                    Ok(answer) => settled(answer[0]),
+                    Err(error) => commit_by_task(shared, batch, &error).await,
+                });
+            }
+            answers
+        }
+        Err(error) => {
+            let mut answers = Vec::with_capacity(1);
+            for batch in batches {
+                answers.push(commit_by_task(shared, batch, &error).await);
+            }
+            answers
+        }
+    }
+}
+
+fn settled(answer: BatchAnswer) -> BatchCommitted {
+    match answer {
+        BatchAnswer::Committed => BatchCommitted::Settled(Settlement::default()),
+        BatchAnswer::Fenced => BatchCommitted::Fenced,
+    }
+}
+
+/// Repeats the identical transaction until the store says what became of it. Keys and positions make the repetition harmless.
+async fn commit_until_known(shared: &Shared, batches: &[JobBatch]) -> Result<Vec<BatchAnswer>, StoreError> {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match shared.store.commit(batches).await {
+            Err(error) if error.is_retryable() => {
+                shared.store_failed(&error);
+                metrics::counter!("tallykeeper_commit_retries_total").increment(1);
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+            answered => {
+                shared.store_answered();
+                return answered;
+            }
+        }
+    }
+}
+
+/// Commits the rows of each task by themselves and leaves out those that the store refuses. An update that was judged together with a
+/// refused row is left out too.
+async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError) -> BatchCommitted {
+    tracing::warn!(job = %batch.job, %error, "the store refused a value; committing task by task");
+    let update = batch.update.take();
+    let mut settlement = Settlement::default();
+    for (task, rows) in split_by_task(batch.clone()) {
+        match commit_until_known(shared, std::slice::from_ref(&rows)).await {
+            Ok(answers) if answers[0] == BatchAnswer::Fenced => return BatchCommitted::Fenced,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(job = %batch.job, %task, %error, "result refused for good");
+                settlement.refused.push(task);
+            }
+        }
+    }
+    if let Some(update) = update {
+        if !settlement.refused.is_empty() {
+            settlement.update_dropped = true;
+            return BatchCommitted::Settled(settlement);
+        }
+        let alone = JobBatch {
+            outcomes: Vec::new(),
+            attempts: Vec::new(),
+            late: Vec::new(),
+            update: Some(update),
+            ..batch
+        };
+        match commit_until_known(shared, &[alone]).await {
+            Ok(answers) => return settled(answers[0]),
+            // The update itself cannot be stored: the actor has to start over from what is.
+            Err(_) => return BatchCommitted::Fenced,
+        }
+    }
+    BatchCommitted::Settled(settlement)
+}
+
+fn split_by_task(batch: JobBatch) -> BTreeMap<TaskNo, JobBatch> {
+    let empty = JobBatch {
+        job: batch.job,
+        fence: batch.fence,
+        outcomes: Vec::new(),
+        attempts: Vec::new(),
+        late: Vec::new(),
+        update: None,
+    };
+    let mut split: BTreeMap<TaskNo, JobBatch> = BTreeMap::new();
+    for row in batch.outcomes {
+        split
+            .entry(row.task)
+            .or_insert_with(|| empty.clone())
+            .outcomes
+            .push(row);
+    }
+    for row in batch.attempts {
+        split
+            .entry(row.task)
+            .or_insert_with(|| empty.clone())
+            .attempts
+            .push(row);
+    }
+    for row in batch.late {
+        split.entry(row.task).or_insert_with(|| empty.clone()).late.push(row);
+    }
+    split
+}

@@ -1,0 +1,408 @@
+//! The calls of the [`Coordinator`] handle.
+//!
+//! Owns: finding the actor, taking permits, bounding waits. Never: decides anything about a job. Invariant: every wait here ends, and an
+//! answer that did not come in time is `StoreUnavailable`, never an empty success.
+
+use super::api::*;
+use super::directory::{JobHandle, Lane};
+use super::job_actor::{Answer, Ask, Request, Undelivered, needs_actor};
+use super::queue_actor::{Poll, PollQueue};
+use super::{Coordinator, Readiness, Result};
+use crate::domain::ids::{JobId, TaskNo, UnixMs};
+use crate::domain::job::{JobRecord, NewJob, NewTask};
+use crate::domain::lease::Lease;
+use crate::domain::ledger::Item;
+use crate::domain::progress::{Progress, StageProgress, fraction};
+use crate::domain::state::State;
+use crate::store::{Created, Idempotency, JobFilter, Store};
+use futures_util::future::join_all;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Payload bytes read at once to find the keys of tasks.
+const KEY_PAGE_BYTES: usize = 1 << 20;
+
+impl Coordinator {
+    /// The store, for reads that need no actor (results, tokens).
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> &str {
+        &self.shared.identity.node
+    }
+
+    /// The store's time, kept up between calls by a monotonic clock.
+    pub fn now(&self) -> UnixMs {
+        self.shared.clock.now()
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        self.shared.readiness()
+    }
+
+    /// Creates a job; the flag says whether it is new (false: the idempotency key named an existing one).
+    pub async fn create_job(&self, job: NewJob, key: Option<Idempotency>) -> Result<(JobView, bool)> {
+        self.refuse_when_draining()?;
+        let creating = self.shared.store.create_job(&job, key.as_ref());
+        let (record, is_new) = match self.within_store_wait(creating).await?? {
+            Created::New(record) => (record, true),
+            Created::Existing(record) => (record, false),
+            Created::Mismatch => return Err(CoordinatorError::IdempotencyMismatch),
+        };
+        self.shared
+            .directory
+            .note_queue_of(record.id, Arc::from(record.queue.as_str()));
+        if !is_new {
+            return Ok((self.job(record.id).await?, false));
+        }
+        // The job is durable; whatever happens to its activation, it will be activated again.
+        match self.own_queue(&record.queue).await {
+            Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served here yet"),
+        }
+        Ok((self.stored_view(record), true))
+    }
+
+    /// The queue of a job, from memory where possible.
+    pub async fn queue_of(&self, job: JobId) -> Result<Arc<str>> {
+        if let Some(queue) = self.shared.directory.queue_of(job) {
+            return Ok(queue);
+        }
+        let record = self.record(job).await?;
+        let queue: Arc<str> = Arc::from(record.queue);
+        self.shared.directory.note_queue_of(job, queue.clone());
+        Ok(queue)
+    }
+
+    async fn record(&self, job: JobId) -> Result<JobRecord> {
+        self.within_store_wait(self.shared.store.job(job))
+            .await??
+            .ok_or(CoordinatorError::NotFound)
+    }
+
+    /// A job with its live progress.
+    pub async fn job(&self, job: JobId) -> Result<JobView> {
+        if let Some(handle) = self.shared.directory.job(job) {
+            return self.live_view(&handle).await;
+        }
+        let record = self.record(job).await?;
+        if record.state.is_active() && !self.shared.is_draining() {
+            let handle = self.handle(job).await?;
+            return self.live_view(&handle).await;
+        }
+        Ok(self.stored_view(record))
+    }
+
+    async fn live_view(&self, handle: &JobHandle) -> Result<JobView> {
+        match self.ask(handle, Lane::Controls, Request::View).await? {
+            Answer::View(view) => Ok(*view),
+            _ => Err(mismatched()),
+        }
+    }
+
+    /// Jobs from the newest to the oldest, active ones with their live progress.
+    pub async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<JobView>> {
+        let records = self.within_store_wait(self.shared.store.list_jobs(filter)).await??;
+        let views = records.into_iter().map(|record| async move {
+            match self.shared.directory.job(record.id) {
+                // The filter was decided on committed rows; what the owner says of the same job can only be newer.
+                Some(handle) => self
+                    .live_view(&handle)
+                    .await
+                    .unwrap_or_else(|_| self.stored_view(record)),
+                None => self.stored_view(record),
+            }
+        });
+        Ok(join_all(views).await)
+    }
+
+    /// Appends one chunk of tasks; `first_task` must match the job's total if given.
+    pub async fn append(&self, job: JobId, tasks: Vec<NewTask>, first_task: Option<u32>) -> Result<Ingested> {
+        let request = Request::Append {
+            tasks: Arc::new(tasks),
+            first_task,
+        };
+        match self.ask_job(job, Lane::Controls, request).await? {
+            Answer::Appended(ingested) => Ok(ingested),
+            _ => Err(mismatched()),
+        }
+    }
+
+    pub async fn control(&self, job: JobId, control: Control) -> Result<JobView> {
+        match self.ask_job(job, Lane::Controls, Request::Control(control)).await? {
+            Answer::View(view) => Ok(*view),
+            _ => Err(mismatched()),
+        }
+    }
+
+    pub async fn lease_job(&self, job: JobId, call: LeaseJob) -> Result<Granted> {
+        let LeaseJob {
+            worker,
+            max_tasks,
+            request_id,
+        } = call;
+        match self
+            .ask_job(
+                job,
+                Lane::Leases,
+                Request::Grant {
+                    worker,
+                    max_tasks,
+                    request_id,
+                },
+            )
+            .await?
+        {
+            Answer::Granted(granted) => Ok(granted),
+            _ => Err(mismatched()),
+        }
+    }
+
+    pub async fn post_results(&self, job: JobId, call: PostResults) -> Result<ResultsPosted> {
+        let decode = |item: ReportedResult| Item {
+            lease: Lease::decode(&item.lease).ok(),
+            report: item.report,
+        };
+        let items = call.items.into_iter().map(decode).collect();
+        let request = Request::Results {
+            worker: call.worker,
+            items,
+            then_lease: call.then_lease,
+        };
+        match self.ask_job(job, Lane::Results, request).await? {
+            Answer::Results(posted) => Ok(posted),
+            _ => Err(mismatched()),
+        }
+    }
+
+    pub async fn extend(&self, job: JobId, worker: Arc<str>, leases: Vec<String>) -> Result<Extended> {
+        match self
+            .ask_job(job, Lane::Leases, Request::Extend { worker, leases })
+            .await?
+        {
+            Answer::Extended(extended) => Ok(extended),
+            _ => Err(mismatched()),
+        }
+    }
+
+    pub async fn release(&self, job: JobId, worker: Arc<str>, leases: Vec<String>) -> Result<Released> {
+        match self
+            .ask_job(job, Lane::Leases, Request::Release { worker, leases })
+            .await?
+        {
+            Answer::Released(released) => Ok(released),
+            _ => Err(mismatched()),
+        }
+    }
+
+    /// Gives leases back without waiting: the answer that carried them was never delivered.
+    pub fn release_undelivered(&self, job: JobId, leases: Vec<String>) {
+        if let Some(handle) = self.shared.directory.job(job) {
+            let leases = leases.iter().filter_map(|text| Lease::decode(text).ok()).collect();
+            handle.addr.do_send(Undelivered(leases));
+        }
+    }
+
+    /// Tasks above `after` in order of their numbers, at most `limit`, only those in `state` if given.
+    pub async fn tasks(
+        &self,
+        job: JobId,
+        state: Option<TaskState>,
+        after: Option<TaskNo>,
+        limit: u32,
+    ) -> Result<Vec<TaskView>> {
+        let Answer::Tasks(found) = self
+            .ask_job(job, Lane::Controls, Request::Tasks { state, after, limit })
+            .await?
+        else {
+            return Err(mismatched());
+        };
+        let mut keys: HashMap<TaskNo, Option<String>> = HashMap::with_capacity(found.len());
+        let mut left: Vec<TaskNo> = found.iter().map(|(task, _)| *task).collect();
+        while !left.is_empty() {
+            let rows = self
+                .within_store_wait(self.shared.store.tasks(job, &left, KEY_PAGE_BYTES))
+                .await??;
+            let Some(last) = rows.last().map(|row| row.task) else {
+                break;
+            };
+            keys.extend(rows.into_iter().map(|row| (row.task, row.key)));
+            left.retain(|task| *task > last);
+        }
+        let view = |(task, status): (TaskNo, crate::domain::ledger::TaskStatus)| TaskView {
+            task,
+            key: keys.remove(&task).flatten(),
+            state: status.state,
+            attempt: status.attempt,
+            worker: status.worker,
+            expires_at: status.expires_at,
+        };
+        Ok(found.into_iter().map(view).collect())
+    }
+
+    /// The fair next job among some queues gives tasks; without any the call waits, at most as long as it says.
+    pub async fn lease_any(&self, call: LeaseAny) -> Result<Granted> {
+        self.refuse_when_draining()?;
+        let deadline = Instant::now() + call.wait;
+        let permit = self.shared.polls.clone().try_acquire_owned();
+        let permit = Arc::new(permit.map_err(|_| CoordinatorError::Busy("too many callers wait for work"))?);
+        let mut queues: Vec<_> = call
+            .queues
+            .iter()
+            .filter_map(|queue| self.shared.directory.queue(queue))
+            .collect();
+        if queues.is_empty() {
+            // An unknown queue has no work. It may get some, though, so the caller is not sent into a busy loop.
+            return self.wait_for_queues(&call, deadline, permit).await;
+        }
+        // Queues with work first: the larger priority, then the one served longer ago.
+        queues.sort_by_key(|queue| queue.head().map_or((1, None), |rank| (0, Some(rank))));
+        let last = queues.len() - 1;
+        for (i, queue) in queues.iter().enumerate() {
+            let may_park = i == last && !call.wait.is_zero();
+            let (reply, answer) = oneshot::channel();
+            let (worker, request_id) = (call.worker.clone(), call.request_id.clone());
+            let poll = Poll::new(worker, call.max_tasks, request_id, reply, permit.clone(), may_park);
+            let waits = match may_park {
+                true => deadline,
+                false => Instant::now() + self.shared.settings.store_wait,
+            };
+            // From here on the poll waits in every queue; whichever has work first answers it.
+            let parked_in = if may_park {
+                &queues[..]
+            } else {
+                std::slice::from_ref(queue)
+            };
+            for queue in parked_in.iter().rev() {
+                queue.addr.do_send(PollQueue(poll.clone()));
+            }
+            drop(poll);
+            match tokio::time::timeout_at(waits.into(), answer).await {
+                Ok(Ok(Ok(Answer::Granted(granted)))) if granted.tasks.is_empty() && i != last => {}
+                Ok(Ok(Ok(Answer::Granted(granted)))) => return Ok(granted),
+                Ok(Ok(Err(error))) => return Err(error),
+                Ok(Ok(Ok(_))) => return Err(mismatched()),
+                Ok(Err(_)) => return Err(CoordinatorError::NotOwner),
+                Err(_) if may_park => return Ok(Granted::default()),
+                Err(_) => return Err(CoordinatorError::StoreUnavailable),
+            }
+        }
+        Ok(Granted::default())
+    }
+
+    async fn wait_for_queues(
+        &self,
+        call: &LeaseAny,
+        deadline: Instant,
+        permit: Arc<super::directory::Permit>,
+    ) -> Result<Granted> {
+        while Instant::now() < deadline && !self.shared.is_draining() {
+            let entered = self.shared.directory.entered.notified();
+            if call
+                .queues
+                .iter()
+                .any(|queue| self.shared.directory.queue(queue).is_some())
+            {
+                drop(permit);
+                let wait = deadline.saturating_duration_since(Instant::now());
+                return Box::pin(self.lease_any(LeaseAny { wait, ..call.clone() })).await;
+            }
+            // The bound lets a draining node answer in time.
+            let nap = deadline.min(Instant::now() + Duration::from_millis(500));
+            let _ = tokio::time::timeout_at(nap.into(), entered).await;
+        }
+        Ok(Granted::default())
+    }
+
+    /// The actor of a job, activated if it has none.
+    async fn handle(&self, job: JobId) -> Result<JobHandle> {
+        if let Some(handle) = self.shared.directory.job(job) {
+            return Ok(handle);
+        }
+        let queue = self.queue_of(job).await?;
+        let queue = self.own_queue(&queue).await?;
+        self.activate(&queue, job).await
+    }
+
+    async fn ask_job(&self, job: JobId, lane: Lane, request: Request) -> Result<Answer> {
+        self.refuse_when_draining()?;
+        let handle = self.handle(job).await?;
+        self.ask(&handle, lane, request).await
+    }
+
+    async fn ask(&self, handle: &JobHandle, lane: Lane, request: Request) -> Result<Answer> {
+        let permit = handle
+            .permit(lane)
+            .ok_or(CoordinatorError::Busy("too many requests for this job are unanswered"))?;
+        let (reply, answer) = oneshot::channel();
+        handle.addr.do_send(Ask {
+            request,
+            reply,
+            permit: Some(permit),
+        });
+        match tokio::time::timeout(self.shared.settings.store_wait, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The actor stopped between look-up and message; the next call finds its successor.
+            Ok(Err(_)) => Err(CoordinatorError::Busy("the job is being moved")),
+            Err(_) => Err(CoordinatorError::StoreUnavailable),
+        }
+    }
+
+    async fn within_store_wait<T>(&self, call: impl Future<Output = T>) -> Result<T> {
+        let bounded = tokio::time::timeout(self.shared.settings.store_wait, call);
+        bounded.await.map_err(|_| CoordinatorError::StoreUnavailable)
+    }
+
+    fn refuse_when_draining(&self) -> Result<()> {
+        if self.shared.is_draining() {
+            Err(CoordinatorError::Draining)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What the row alone says of a job without an actor: nothing is leased, and what is undecided is pending.
+    fn stored_view(&self, record: JobRecord) -> JobView {
+        let tally = &record.tally;
+        let decided = tally.succeeded + tally.failed;
+        let share = |reached| fraction(reached, tally.total, record.open, record.expected_total);
+        let stages = record.stages.iter().map(|stage| StageProgress {
+            key: stage.key.clone(),
+            name: stage.name.clone(),
+            reached: tally.succeeded,
+            total: tally.total,
+            fraction: share(tally.succeeded),
+        });
+        let progress = Progress {
+            seq: record.changed_seq,
+            total: tally.total,
+            pending: tally.total - decided,
+            leased: 0,
+            retrying: 0,
+            succeeded: tally.succeeded,
+            failed: tally.failed,
+            fraction: share(decided),
+            rate_per_s: None,
+            eta_s: None,
+            counters: tally.counters.clone(),
+            stages: stages.collect(),
+        };
+        let owned = record.state != State::Pending && record.state.is_active();
+        let node = owned.then(|| self.shared.identity.node.clone());
+        JobView {
+            record,
+            progress,
+            node,
+            epoch: None,
+        }
+    }
+}
+
+fn mismatched() -> CoordinatorError {
+    CoordinatorError::Internal("an actor gave an answer of another kind".into())
+}

@@ -1,0 +1,112 @@
+//! Activation: from what is durable to a ledger.
+//!
+//! Owns: the order of reads. Never: starts a ledger from a load that failed half-way. Invariant: ownership was proven before the first
+//! read, so no other node writes behind it.
+
+use super::{Ask, JobActor};
+use crate::coordinator::api::CoordinatorError;
+use crate::coordinator::shared::Shared;
+use crate::domain::ids::JobId;
+use crate::domain::job::Fence;
+use crate::domain::ledger::{Bounds, Ledger, Loading, NewerTokens};
+use crate::store::StoreError;
+use actix::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Facts in one page: about 2 MiB in memory.
+const FACTS_PER_PAGE: u32 = 20_000;
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+impl JobActor {
+    pub(super) fn load(&mut self, newer_tokens: NewerTokens, ctx: &mut Context<Self>) {
+        let fence = self.fence;
+        let loading = load_until_known(self.shared.clone(), self.job, fence, newer_tokens);
+        ctx.spawn(loading.into_actor(self).map(move |loaded, actor, ctx| {
+            if actor.fence != fence {
+                return; // A later load is under way.
+            }
+            match loaded {
+                Ok(ledger) => actor.loaded(ledger, ctx),
+                Err(error) => actor.load_failed(&error, ctx),
+            }
+        }));
+    }
+
+    fn loaded(&mut self, ledger: Ledger, ctx: &mut Context<Self>) {
+        self.saved_revision = ledger.revision();
+        self.saved_decided = ledger.decided();
+        self.ledger = Some(ledger);
+        self.tick(ctx);
+        for Ask { request, reply, permit } in std::mem::take(&mut self.early) {
+            self.take_request(Ask { request, reply, permit }, ctx);
+        }
+        for poll in std::mem::take(&mut self.early_polls) {
+            ctx.notify(super::Serve(poll));
+        }
+        self.after_change(ctx);
+    }
+
+    fn load_failed(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
+        tracing::error!(job = %self.job, %error, "the job cannot be loaded");
+        for ask in self.early.drain(..) {
+            drop(ask.reply.send(Err(CoordinatorError::from(error.clone()))));
+        }
+        self.leave(ctx);
+    }
+}
+
+async fn load_until_known(
+    shared: Arc<Shared>,
+    job: JobId,
+    fence: Fence,
+    newer_tokens: NewerTokens,
+) -> Result<Ledger, StoreError> {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match load_once(&shared, job, fence, newer_tokens).await {
+            Err(error) if error.is_retryable() => {
+                shared.store_failed(&error);
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+            known => return known,
+        }
+    }
+}
+
+async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: NewerTokens) -> Result<Ledger, StoreError> {
+    let _turn = shared
+        .loads
+        .acquire()
+        .await
+        .map_err(|_| StoreError::Unavailable("node is stopping".into()))?;
+    let record = shared.store.job(job).await?.ok_or(StoreError::NotFound("job"))?;
+    let snapshot = shared.store.snapshot(job).await?;
+    let corrupt = |error: crate::domain::ledger::CorruptJob| StoreError::Corrupt(error.to_string());
+    let mut loading = Loading::new(record, snapshot.as_deref());
+    loop {
+        let facts = shared.store.facts(job, loading.after(), FACTS_PER_PAGE).await?;
+        let is_last = facts.len() < FACTS_PER_PAGE as usize;
+        loading.fold(facts).map_err(corrupt)?;
+        if is_last {
+            break;
+        }
+    }
+    let settings = &shared.settings;
+    let bounds = Bounds {
+        worker_in_flight: settings.worker_in_flight,
+        batch_bytes: settings.batch_bytes,
+        ..Bounds::default()
+    };
+    loading
+        .finish(
+            fence,
+            bounds,
+            shared.next_lease_range(),
+            newer_tokens,
+            shared.clock.now(),
+        )
+        .map_err(corrupt)
+}

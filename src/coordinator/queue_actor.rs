@@ -1,0 +1,348 @@
+//! The owner of one queue: which of its jobs is served next, and who waits for work.
+//!
+//! Owns: the [`Rotation`], the parked polls, the job actors of the queue. Never: looks into a job. Invariant: a parked poll is passed on as
+//! soon as a job of the queue has work, and is answered at most once.
+
+use super::api::{CoordinatorError, Granted};
+use super::directory::{HeadRank, JobHandle, Permit};
+use super::job_actor::{Answer, JobActor, Load, Replier, Serve, StopJob};
+use super::shared::Shared;
+use crate::domain::ids::{Epoch, JobId, QueueId};
+use crate::domain::job::Fence;
+use crate::domain::ledger::NewerTokens;
+use crate::domain::rotation::Rotation;
+use crate::store::{OwnedQueue, StoreError};
+use actix::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// A worker that waits for work of any job; it may wait in several queues at once.
+#[derive(Clone)]
+pub(super) struct Poll {
+    pub(super) worker: Arc<str>,
+    pub(super) max_tasks: u32,
+    pub(super) request_id: Option<String>,
+    reply: Arc<Mutex<Option<Replier>>>,
+    _permit: Arc<Permit>,
+    /// Jobs that had nothing for it in this round.
+    tried: Vec<JobId>,
+    /// Whether it may stay when there is nothing; else it is told so.
+    may_park: bool,
+    /// Its place among the parked.
+    since: Option<u64>,
+}
+
+impl Poll {
+    pub(super) fn new(
+        worker: Arc<str>,
+        max_tasks: u32,
+        request_id: Option<String>,
+        reply: Replier,
+        permit: Arc<Permit>,
+        may_park: bool,
+    ) -> Poll {
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        Poll {
+            worker,
+            max_tasks,
+            request_id,
+            reply,
+            _permit: permit,
+            tried: Vec::new(),
+            may_park,
+            since: None,
+        }
+    }
+
+    /// Does its caller still wait?
+    fn is_waiting(&self) -> bool {
+        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        reply.as_ref().is_some_and(|reply| !reply.is_closed())
+    }
+
+    pub(super) fn answer(&self, answer: Result<Answer, CoordinatorError>) {
+        self.try_answer(answer);
+    }
+
+    /// Answers unless somebody else did, or the caller is gone.
+    pub(super) fn try_answer(&self, answer: Result<Answer, CoordinatorError>) -> bool {
+        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+        reply.is_some_and(|reply| reply.send(answer).is_ok())
+    }
+}
+
+/// A caller polls this queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct PollQueue(pub(super) Poll);
+
+/// The job had nothing for this poll.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Unserved {
+    pub(super) poll: Poll,
+    pub(super) job: JobId,
+}
+
+/// How many tasks a job could hand out now.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub(super) struct Claimability {
+    pub(super) job: JobId,
+    pub(super) priority: i32,
+    pub(super) ready: u32,
+}
+
+/// A job actor has stopped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct JobGone {
+    pub(super) job: JobId,
+    pub(super) actor: Addr<JobActor>,
+}
+
+/// A job cannot prove that it is its only writer; find out who owns the queue.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub(super) struct OwnershipInDoubt {
+    pub(super) job: JobId,
+    pub(super) fence: Fence,
+    pub(super) newer_tokens: NewerTokens,
+}
+
+/// Make sure that a job of this queue has its actor.
+#[derive(Message)]
+#[rtype(result = "JobHandle")]
+pub(super) struct Activate(pub(super) JobId);
+
+/// No more grants: tell every parked caller that there is nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct DismissPolls;
+
+pub(super) struct QueueActor {
+    name: Arc<str>,
+    fence: Fence,
+    shared: Arc<Shared>,
+    rotation: Rotation,
+    jobs: HashMap<JobId, JobHandle>,
+    parked: BTreeMap<u64, Poll>,
+    parked_ever: u64,
+    sweep_at: usize,
+    head: Arc<Mutex<HeadRank>>,
+}
+
+impl QueueActor {
+    pub(super) fn new(
+        name: Arc<str>,
+        id: QueueId,
+        epoch: Epoch,
+        shared: Arc<Shared>,
+        head: Arc<Mutex<HeadRank>>,
+    ) -> QueueActor {
+        QueueActor {
+            name,
+            fence: Fence { queue: id, epoch },
+            shared,
+            rotation: Rotation::default(),
+            jobs: HashMap::new(),
+            parked: BTreeMap::new(),
+            parked_ever: 0,
+            sweep_at: 64,
+            head,
+        }
+    }
+
+    /// Passes a poll to the next job that it has not tried; without one it parks or is sent home.
+    fn dispatch(&mut self, mut poll: Poll) {
+        if !poll.is_waiting() {
+            return;
+        }
+        let next = self.rotation.iter().find(|job| !poll.tried.contains(job));
+        match next.and_then(|job| Some((job, self.jobs.get(&job)?.addr.clone()))) {
+            Some((job, addr)) => {
+                self.rotation.served(job, self.shared.next_serving());
+                self.publish_head();
+                addr.do_send(Serve(poll));
+            }
+            None if poll.may_park && !self.shared.is_draining() => {
+                poll.tried.clear();
+                self.park(poll);
+            }
+            None => poll.answer(Ok(Answer::Granted(Granted::default()))),
+        }
+    }
+
+    fn park(&mut self, mut poll: Poll) {
+        let since = *poll.since.get_or_insert_with(|| {
+            self.parked_ever += 1;
+            self.parked_ever
+        });
+        self.parked.insert(since, poll);
+        if self.parked.len() >= self.sweep_at {
+            // Callers that went away leave their poll behind; drop those before they add up.
+            self.parked.retain(|_, poll| poll.is_waiting());
+            self.sweep_at = (2 * self.parked.len()).max(64);
+        }
+        metrics::gauge!("tallykeeper_parked_polls", "queue" => self.name.to_string()).set(self.parked.len() as f64);
+    }
+
+    /// Passes on the longest waiting polls, at most as many as there are tasks.
+    fn serve_parked(&mut self, most: u32) {
+        for _ in 0..most {
+            let Some((_, poll)) = self.parked.pop_first() else {
+                return;
+            };
+            self.dispatch(poll);
+        }
+    }
+
+    fn publish_head(&self) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = self.rotation.head_rank();
+    }
+
+    /// Acts on what the store said about who owns this queue.
+    fn resolve(&mut self, doubt: OwnershipInDoubt, owned: Option<OwnedQueue>, ctx: &mut Context<Self>) {
+        let Some(owned) = owned else {
+            tracing::warn!(queue = %self.name, "the queue belongs to another node now");
+            self.shared.directory.leave_queue(&self.name);
+            self.jobs.values().for_each(|job| job.addr.do_send(StopJob));
+            self.dismiss();
+            ctx.stop();
+            return;
+        };
+        let fence = Fence {
+            queue: owned.id,
+            epoch: owned.epoch,
+        };
+        let moved = fence != self.fence;
+        self.fence = fence;
+        let newer_tokens = doubt.newer_tokens;
+        if moved {
+            self.jobs
+                .values()
+                .for_each(|job| job.addr.do_send(Load { fence, newer_tokens }));
+        } else if let Some(job) = self.jobs.get(&doubt.job) {
+            job.addr.do_send(Load { fence, newer_tokens });
+        }
+    }
+
+    fn dismiss(&mut self) {
+        for (_, poll) in std::mem::take(&mut self.parked) {
+            poll.answer(Ok(Answer::Granted(Granted::default())));
+        }
+    }
+}
+
+impl Actor for QueueActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(2 * self.shared.settings.parked_limit + 1_024);
+    }
+}
+
+impl Handler<PollQueue> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, PollQueue(poll): PollQueue, _: &mut Self::Context) {
+        self.dispatch(poll);
+    }
+}
+
+impl Handler<Unserved> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, Unserved { mut poll, job }: Unserved, _: &mut Self::Context) {
+        poll.tried.push(job);
+        self.dispatch(poll);
+    }
+}
+
+impl Handler<Claimability> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, Claimability { job, priority, ready }: Claimability, _: &mut Self::Context) {
+        if ready > 0 && self.jobs.contains_key(&job) {
+            self.rotation.offer(job, priority);
+        } else {
+            self.rotation.withdraw(job);
+        }
+        self.publish_head();
+        self.serve_parked(ready);
+    }
+}
+
+impl Handler<JobGone> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, gone: JobGone, _: &mut Self::Context) {
+        if self.jobs.get(&gone.job).is_some_and(|job| job.addr == gone.actor) {
+            self.jobs.remove(&gone.job);
+            self.rotation.forget(gone.job);
+            self.publish_head();
+        }
+    }
+}
+
+impl Handler<Activate> for QueueActor {
+    type Result = MessageResult<Activate>;
+
+    fn handle(&mut self, Activate(job): Activate, ctx: &mut Self::Context) -> Self::Result {
+        if let Some(handle) = self.jobs.get(&job).filter(|handle| handle.addr.connected()) {
+            return MessageResult(handle.clone());
+        }
+        let actor = JobActor::new(job, self.shared.clone(), ctx.address(), self.fence).start();
+        let handle = JobHandle::new(actor, self.name.clone(), &self.shared.settings);
+        self.jobs.insert(job, handle.clone());
+        self.shared.directory.enter_job(job, handle.clone());
+        metrics::gauge!("tallykeeper_active_jobs", "queue" => self.name.to_string()).set(self.jobs.len() as f64);
+        MessageResult(handle)
+    }
+}
+
+impl Handler<DismissPolls> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, _: DismissPolls, _: &mut Self::Context) {
+        self.dismiss();
+    }
+}
+
+impl Handler<OwnershipInDoubt> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, doubt: OwnershipInDoubt, ctx: &mut Self::Context) {
+        if doubt.fence != self.fence {
+            return; // Resolved since: every job was told to load under the new fence.
+        }
+        let asking = ask_until_known(self.shared.clone(), self.name.clone());
+        ctx.wait(asking.into_actor(self).map(move |owned, actor, ctx| match owned {
+            Ok(owned) => actor.resolve(doubt, owned, ctx),
+            Err(error) => {
+                tracing::error!(queue = %actor.name, %error, "ownership cannot be told");
+                actor.resolve(doubt, None, ctx);
+            }
+        }));
+    }
+}
+
+/// Takes the queue if nobody alive holds it, and says how it is owned; none if another node does.
+async fn ask_until_known(shared: Arc<Shared>, queue: Arc<str>) -> Result<Option<OwnedQueue>, StoreError> {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match shared.store.take_queues(&shared.identity, Some(&queue)).await {
+            Ok(ownership) => return Ok(ownership.owned.into_iter().find(|owned| owned.queue == *queue)),
+            Err(error) if error.is_retryable() => {
+                shared.store_failed(&error);
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Forming the next batch: everything that is judged before the next commit.
+//!
+//! Owns: the order of judgement and what is in flight. Never: moves a committed set (settling does). Invariant: at most one batch is in
+//! flight, and it holds at most one outcome per task.
+
+use super::tasks::Spent;
+use super::{Disposition, Effects, Ledger, Reply, Results, Ticket, Waiting};
+use crate::domain::ids::{Attempt, TaskNo, UnixMs};
+use crate::domain::rows::{AttemptRow, Cause, JobBatch, JobUpdate, OutcomeRow, Verdict};
+use crate::domain::state::State;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What the batch at hand has decided about one task.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Entry {
+    pub(super) decided: Option<Verdict>,
+    /// Place of its row in the batch's outcomes.
+    pub(super) row: Option<usize>,
+    /// Its spent attempts, if the batch spends one.
+    pub(super) spent: Option<Spent>,
+    pub(super) expired: bool,
+    pub(super) counters: Vec<(String, i64)>,
+}
+
+/// Replies owed to one request once the batch is settled.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) ticket: Ticket,
+    pub(super) worker: Arc<str>,
+    pub(super) dispositions: Vec<(Disposition, Option<TaskNo>)>,
+    /// Tasks whose leases these items claimed while they waited.
+    pub(super) claimed: Vec<TaskNo>,
+    pub(super) then_lease: Option<u32>,
+}
+
+/// The batch at hand, then in flight.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    pub(super) entries: HashMap<TaskNo, Entry>,
+    pub(super) owed: Vec<Owed>,
+    pub(super) control: Option<Ticket>,
+    pub(super) update: Option<JobUpdate>,
+    /// Late successes that join the committed ones.
+    pub(super) late: Vec<(TaskNo, Vec<(String, i64)>)>,
+    /// Tasks decided by this batch that were undecided before.
+    pub(super) newly_decided: u32,
+    /// Leases that this batch ends.
+    pub(super) ends_leases: u32,
+}
+
+/// The rows of the batch at hand.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) outcomes: Vec<OutcomeRow>,
+    pub(super) attempts: Vec<AttemptRow>,
+    pub(super) late: Vec<OutcomeRow>,
+}
+
+impl Ledger {
+    /// A request with results has arrived: its leases stop expiring, and it waits for its turn.
+    pub(super) fn receive(&mut self, results: Results, now: UnixMs, effects: &mut Effects) {
+        if self.refuse_newer(results.ticket, results.items.iter().map(|item| &item.lease), effects) {
+            return;
+        }
+        for token in results.items.iter().filter_map(|item| item.lease.as_ref()) {
+            if self.is_current(token, &results.worker, now) {
+                self.leases.claim(token.task);
+            }
+        }
+        self.inbox.push_back(Waiting::Results(results));
+    }
+
+    pub(super) fn is_in_flight(&self, task: TaskNo) -> bool {
+        self.in_flight
+            .as_ref()
+            .is_some_and(|batch| batch.entries.contains_key(&task))
+    }
+
+    pub(super) fn is_expiring(&self, task: TaskNo) -> bool {
+        self.in_flight
+            .as_ref()
+            .and_then(|batch| batch.entries.get(&task))
+            .is_some_and(|entry| entry.expired)
+    }
+
+    /// Judges what waits and hands the batch out, unless one is in flight.
+    pub(super) fn form_batch(&mut self, now: UnixMs, effects: &mut Effects) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let mut batch = InFlight::default();
+        let mut rows = Rows::default();
+        self.judge_inbox(&mut batch, &mut rows, now, effects);
+        if self.store_up && batch.update.is_none() {
+            self.expire(&mut batch, &mut rows, now);
+        }
+        self.end_if_due(&mut batch, now);
+        let formed = JobBatch {
+            job: self.record.id,
+            fence: self.fence,
+            outcomes: rows.outcomes,
+            attempts: rows.attempts,
+            late: rows.late,
+            update: batch.update.clone(),
+        };
+        if formed.is_empty() {
+            // Everything was judged on committed facts alone.
+            self.answer(batch.owed, &[], now, effects);
+        } else {
+            self.in_flight = Some(batch);
+            effects.commit = Some(formed);
+        }
+    }
+
+    fn judge_inbox(&mut self, batch: &mut InFlight, rows: &mut Rows, now: UnixMs, effects: &mut Effects) {
+        let (mut items, mut bytes) = (0, 0);
+        while items < self.bounds.batch_items && bytes < self.bounds.batch_bytes {
+            match self.inbox.pop_front() {
+                None => return,
+                Some(Waiting::Results(results)) => {
+                    items += results.items.len();
+                    bytes += results.items.iter().map(|item| item.report.bytes()).sum::<usize>();
+                    self.judge_results(results, batch, rows, now);
+                }
+                Some(Waiting::Control(ticket, control)) => {
+                    // A control is judged on committed facts, and not while a chunk of tasks is being stored.
+                    if !batch.entries.is_empty() || self.storing.is_some() {
+                        self.inbox.push_front(Waiting::Control(ticket, control));
+                        return;
+                    }
+                    if self.judge_control(ticket, control, batch, now, effects) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge_results(&mut self, results: Results, batch: &mut InFlight, rows: &mut Rows, now: UnixMs) {
+        let mut owed = Owed {
+            ticket: results.ticket,
+            worker: results.worker,
+            dispositions: Vec::with_capacity(results.items.len()),
+            claimed: Vec::with_capacity(results.items.len()),
+            then_lease: results.then_lease,
+        };
+        for item in results.items {
+            let task = item.lease.map(|lease| lease.task);
+            if let Some(lease) = &item.lease
+                && self.leases.get(lease.task).is_some_and(|held| held.is(lease))
+                && lease.run == self.record.run
+            {
+                owed.claimed.push(lease.task);
+            }
+            let disposition = self.judge(item, &owed.worker, batch, rows, now);
+            owed.dispositions.push((disposition, task));
+        }
+        batch.owed.push(owed);
+    }
+
+    /// Spends the attempt of every lease that has run out.
+    fn expire(&mut self, batch: &mut InFlight, rows: &mut Rows, now: UnixMs) {
+        for task in self.leases.take_expired(now) {
+            let Some(held) = self.leases.get(task).cloned() else {
+                continue;
+            };
+            if batch.entries.contains_key(&task) {
+                continue;
+            }
+            self.spend(
+                task,
+                held.attempt,
+                Cause::Expired,
+                None,
+                false,
+                &held.worker,
+                batch,
+                rows,
+                now,
+            );
+            if let Some(entry) = batch.entries.get_mut(&task) {
+                entry.expired = true;
+            }
+        }
+    }
+
+    /// Spends an attempt; decides the task as failed if it was the last one or must not be repeated. Returns whether it did.
+    #[allow(clippy::too_many_arguments, reason = "each argument is a column of the row")]
+    pub(super) fn spend(
+        &mut self,
+        task: TaskNo,
+        attempt: Attempt,
+        cause: Cause,
+        error: Option<Box<str>>,
+        fatal: bool,
+        worker: &Arc<str>,
+        batch: &mut InFlight,
+        rows: &mut Rows,
+        now: UnixMs,
+    ) -> bool {
+        let policy = &self.record.policy;
+        let due = now.plus_ms(policy.backoff.delay_ms(self.record.id, task, attempt));
+        let exhausted = fatal || attempt.0 >= policy.max_attempts;
+        let run = self.record.run;
+        let mut spent = self.tasks.spent(task);
+        spent.spend(attempt, cause, due);
+        let seq = self.next_seq();
+        rows.attempts.push(AttemptRow {
+            run,
+            task,
+            attempt,
+            seq,
+            cause,
+            error: error.clone(),
+            worker: worker.clone(),
+            at: now,
+        });
+        let entry = batch.entries.entry(task).or_default();
+        entry.spent = Some(spent);
+        batch.ends_leases += u32::from(self.leases.get(task).is_some());
+        if exhausted {
+            entry.decided = Some(Verdict::Failed);
+            entry.row = Some(rows.outcomes.len());
+            batch.newly_decided += 1;
+            let error = error.unwrap_or_else(|| "the lease expired".into());
+            rows.outcomes.push(OutcomeRow {
+                run,
+                task,
+                verdict: Verdict::Failed,
+                attempt,
+                seq: self.next_seq(),
+                result: None,
+                error: Some(error),
+                counters: None,
+                worker: worker.clone(),
+                at: now,
+            });
+        }
+        exhausted
+    }
+
+    /// Sends the replies owed by a settled batch; items of refused tasks are `rejected`.
+    pub(super) fn answer(&mut self, owed: Vec<Owed>, refused: &[TaskNo], now: UnixMs, effects: &mut Effects) {
+        for owed in owed {
+            for &task in &owed.claimed {
+                self.leases.unclaim(task);
+            }
+            let dispositions = owed
+                .dispositions
+                .into_iter()
+                .map(|(disposition, task)| match task {
+                    Some(task) if refused.contains(&task) => Disposition::Rejected,
+                    _ => disposition,
+                })
+                .collect();
+            let granted = owed.then_lease.map(|most| self.hand_out(&owed.worker, most, None, now));
+            let (state, run) = (self.record.state, self.record.run);
+            effects.reply(
+                owed.ticket,
+                Reply::Results {
+                    dispositions,
+                    state,
+                    run,
+                    granted,
+                },
+            );
+        }
+    }
+
+    pub(super) fn may_start_by_itself(&self) -> bool {
+        self.record.state == State::Pending && self.record.start_at.is_some()
+    }
+}
+
+impl super::Report {
+    /// Bytes of text that this report brings into a batch.
+    pub fn bytes(&self) -> usize {
+        match self {
+            super::Report::Succeeded { result, .. } => result.as_ref().map_or(0, |text| text.len()),
+            super::Report::Failed { error, .. } => error.len(),
+            super::Report::Unusable => 0,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The leases that are out: who holds which task until when.
+//!
+//! Owns: held leases, their expiry order, what each worker holds. Never: decides what an expiry means. Invariant: a task is held at
+//! most once; a lease that is claimed by a result on its way does not expire.
+
+use crate::domain::ids::{Attempt, Epoch, LeaseSeq, TaskNo, UnixMs};
+use crate::domain::lease::Lease;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+
+/// Workers without leases that are remembered for replaying their last grant.
+const IDLE_WORKERS_KEPT: usize = 4_096;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) attempt: Attempt,
+    pub(super) epoch: Epoch,
+    pub(super) seq: LeaseSeq,
+    pub(super) worker: Arc<str>,
+    pub(super) granted_at: UnixMs,
+    pub(super) expires_at: UnixMs,
+    /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
+    pub(super) claims: u32,
+}
+
+impl Held {
+    /// Is this the lease the token names?
+    pub(super) fn is(&self, token: &Lease) -> bool {
+        self.epoch == token.epoch && self.seq == token.seq && self.attempt == token.attempt
+    }
+}
+
+/// What one worker holds, and its last grant.
+#[derive(Debug, Clone, Default)]
+struct Worker {
+    leased: u32,
+    last_grant: Option<(String, Vec<(TaskNo, LeaseSeq)>)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Leases {
+    held: HashMap<TaskNo, Held>,
+    /// Earliest first. Entries are not removed with their lease; those that no longer match are skipped, and dropped wholesale once
+    /// they outnumber the living.
+    expiries: BinaryHeap<Reverse<(UnixMs, TaskNo, LeaseSeq)>>,
+    workers: HashMap<Arc<str>, Worker>,
+}
+
+impl Leases {
+    pub(super) fn len(&self) -> u32 {
+        self.held.len() as u32
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub(super) fn get(&self, task: TaskNo) -> Option<&Held> {
+        self.held.get(&task)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TaskNo, &Held)> {
+        self.held.iter().map(|(&task, held)| (task, held))
+    }
+
+    pub(super) fn held_by(&self, worker: &str) -> u32 {
+        self.workers.get(worker).map_or(0, |worker| worker.leased)
+    }
+
+    pub(super) fn insert(&mut self, task: TaskNo, held: Held) {
+        self.workers.entry(held.worker.clone()).or_default().leased += 1;
+        self.expiries.push(Reverse((held.expires_at, task, held.seq)));
+        self.held.insert(task, held);
+        self.compact();
+    }
+
+    pub(super) fn remove(&mut self, task: TaskNo) -> Option<Held> {
+        let held = self.held.remove(&task)?;
+        if let Some(worker) = self.workers.get_mut(&held.worker) {
+            worker.leased = worker.leased.saturating_sub(1);
+            if worker.leased == 0 && worker.last_grant.is_none() {
+                self.workers.remove(&held.worker);
+            }
+        }
+        Some(held)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Leases::default();
+    }
+
+    /// Prolongs a lease; never shortens it. Returns the moment it now ends.
+    pub(super) fn extend(&mut self, task: TaskNo, until: UnixMs) -> Option<UnixMs> {
+        let held = self.held.get_mut(&task)?;
+        if until > held.expires_at {
+            held.expires_at = until;
+            self.expiries.push(Reverse((until, task, held.seq)));
+        }
+        let ends = held.expires_at;
+        self.compact();
+        Some(ends)
+    }
+
+    /// Lets every lease live at least until the given moment.
+    pub(super) fn extend_all(&mut self, until: UnixMs) {
+        let short: Vec<TaskNo> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.expires_at < until)
+            .map(|(&task, _)| task)
+            .collect();
+        for task in short {
+            self.extend(task, until);
+        }
+    }
+
+    /// A result for this task has arrived.
+    pub(super) fn claim(&mut self, task: TaskNo) {
+        if let Some(held) = self.held.get_mut(&task) {
+            held.claims += 1;
+        }
+    }
+
+    /// A result for this task is settled; its lease may expire again.
+    pub(super) fn unclaim(&mut self, task: TaskNo) {
+        if let Some(held) = self.held.get_mut(&task) {
+            held.claims = held.claims.saturating_sub(1);
+            if held.claims == 0 {
+                self.expiries.push(Reverse((held.expires_at, task, held.seq)));
+            }
+        }
+    }
+
+    /// The tasks whose lease has run out; each leaves the expiry order until it is extended.
+    pub(super) fn take_expired(&mut self, now: UnixMs) -> Vec<TaskNo> {
+        let mut expired = Vec::new();
+        while let Some(at) = self.next_expiry() {
+            if at > now {
+                break;
+            }
+            if let Some(Reverse((_, task, _))) = self.expiries.pop() {
+                expired.push(task);
+            }
+        }
+        expired
+    }
+
+    /// The earliest moment at which a lease that may expire runs out.
+    pub(super) fn next_expiry(&mut self) -> Option<UnixMs> {
+        while let Some(&Reverse((at, task, seq))) = self.expiries.peek() {
+            match self.held.get(&task) {
+                Some(held) if held.seq == seq && held.expires_at == at && held.claims == 0 => return Some(at),
+                _ => self.expiries.pop(),
+            };
+        }
+        None
+    }
+
+    /// Remembers a grant so that repeating the call replays it.
+    pub(super) fn remember_grant(&mut self, worker: &Arc<str>, request_id: String, grant: Vec<(TaskNo, LeaseSeq)>) {
+        if self.workers.len() > IDLE_WORKERS_KEPT {
+            self.workers.retain(|_, worker| worker.leased > 0);
+        }
+        self.workers.entry(worker.clone()).or_default().last_grant = Some((request_id, grant));
+    }
+
+    /// The tasks of the worker's last grant that it still holds, if the call is a repetition.
+    pub(super) fn replay(&self, worker: &str, request_id: &str) -> Option<Vec<(TaskNo, &Held)>> {
+        let (last, grant) = self.workers.get(worker)?.last_grant.as_ref()?;
+        (last == request_id).then(|| {
+            let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
+            grant.iter().filter_map(held).collect()
+        })
+    }
+
+    fn compact(&mut self) {
+        if self.expiries.len() > 2 * self.held.len() + 1_024 {
+            self.expiries = self
+                .held
+                .iter()
+                .filter(|(_, held)| held.claims == 0)
+                .map(|(&task, held)| Reverse((held.expires_at, task, held.seq)))
+                .collect();
+        }
+    }
+}

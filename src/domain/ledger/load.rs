@@ -1,0 +1,193 @@
+//! Building a ledger from what is durable: row, snapshot, and the facts after it.
+//!
+//! Owns: the folding of facts. Never: starts a ledger from a load that does not add up. Invariant: loading at any moment gives the
+//! committed state at that moment, whether or not there was a snapshot; only leases since the last snapshot are unknown.
+
+use super::batch::InFlight;
+use super::judge::counters_from_text;
+use super::leases::{Held, Leases};
+use super::snapshot::{Saved, bitmap};
+use super::tasks::Tasks;
+use super::{Bounds, Ledger, RESTORED_LEASE_MS};
+use crate::domain::ids::{LeaseSeq, Seq, TaskNo, UnixMs};
+use crate::domain::job::{Fence, JobRecord};
+use crate::domain::progress::Throughput;
+use crate::domain::rows::{Fact, FactKind, Verdict};
+use roaring::RoaringBitmap;
+use std::collections::VecDeque;
+
+/// What a token from a later epoch or run means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewerTokens {
+    /// This ledger may be out of date: it asks to be rebuilt.
+    Suspect,
+    /// Ownership was proven since such a token was seen: the token is wrong.
+    Rejected,
+}
+
+/// What is stored of a job contradicts itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("job {job}: {what}")]
+pub struct CorruptJob {
+    job: i64,
+    what: &'static str,
+}
+
+/// A ledger being loaded: fold every fact after [`after`](Self::after), in order, then [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct Loading {
+    record: JobRecord,
+    tasks: Tasks,
+    held: Vec<(TaskNo, Held)>,
+    seq: Seq,
+}
+
+impl Loading {
+    /// Starts from the row and the snapshot's bytes. A snapshot that is damaged or of another run is not used: then every fact is folded.
+    pub fn new(record: JobRecord, snapshot: Option<&[u8]>) -> Loading {
+        let usable = snapshot
+            .and_then(Saved::decode)
+            .filter(|saved| saved.run == record.run && saved.base_run == record.base_run)
+            .and_then(|saved| Some((bitmap(&saved.succeeded)?, bitmap(&saved.failed)?, saved)));
+        let mut loading = Loading {
+            record,
+            tasks: Tasks::default(),
+            held: Vec::new(),
+            seq: Seq(0),
+        };
+        loading.tasks.total = loading.record.tally.total;
+        if let Some((succeeded, failed, saved)) = usable {
+            loading.tasks.restore(succeeded, failed);
+            loading.tasks.spent = saved.spent().collect();
+            loading.tasks.late = saved
+                .late
+                .iter()
+                .map(|(task, run, counters)| (*task, (*run, counters.clone())))
+                .collect();
+            loading.held = saved.held().collect();
+            loading.tasks.counters = saved.counters;
+            loading.seq = saved.seq;
+        }
+        loading
+    }
+
+    /// Facts up to here are folded already.
+    pub fn after(&self) -> Seq {
+        self.seq
+    }
+
+    /// Folds one page of facts.
+    pub fn fold(&mut self, facts: Vec<Fact>) -> Result<(), CorruptJob> {
+        for fact in facts {
+            if fact.seq <= self.seq {
+                return Err(self.corrupt("facts out of order"));
+            }
+            self.seq = fact.seq;
+            self.fold_one(fact)?;
+        }
+        Ok(())
+    }
+
+    fn fold_one(&mut self, fact: Fact) -> Result<(), CorruptJob> {
+        let task = fact.task;
+        let current = fact.run == self.record.run;
+        let stands = fact.run >= self.record.base_run && fact.run <= self.record.run;
+        if task.0 >= self.tasks.total {
+            return Err(self.corrupt("a fact of a task that does not exist"));
+        }
+        match fact.kind {
+            FactKind::Outcome {
+                verdict: Verdict::Succeeded,
+                counters,
+            } if stands => {
+                let counters = self.counters(counters)?;
+                self.tasks.late.remove(&task);
+                self.tasks.decide(task, Verdict::Succeeded, &counters);
+            }
+            FactKind::Outcome {
+                verdict: Verdict::Failed,
+                ..
+            } if current => {
+                self.tasks.decide(task, Verdict::Failed, &[]);
+            }
+            FactKind::Attempt { attempt, cause, at } if current => {
+                let due = at.plus_ms(self.record.policy.backoff.delay_ms(self.record.id, task, attempt));
+                self.tasks.spent.entry(task).or_default().spend(attempt, cause, due);
+            }
+            FactKind::Late {
+                verdict: Verdict::Succeeded,
+                counters,
+            } if stands => {
+                if !self.tasks.succeeded.contains(task.0) {
+                    let counters = self.counters(counters)?;
+                    self.tasks.late.insert(task, (fact.run, counters));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn counters(&self, text: Option<Box<str>>) -> Result<Vec<(String, i64)>, CorruptJob> {
+        counters_from_text(text.as_deref()).map_err(|_| self.corrupt("counters that are no object of integers"))
+    }
+
+    fn corrupt(&self, what: &'static str) -> CorruptJob {
+        CorruptJob {
+            job: self.record.id.0,
+            what,
+        }
+    }
+
+    /// The ledger at what is committed. `lease_seq` must be above every one this epoch has used for the job.
+    pub fn finish(
+        self,
+        fence: Fence,
+        bounds: Bounds,
+        lease_seq: LeaseSeq,
+        newer_tokens: NewerTokens,
+        now: UnixMs,
+    ) -> Result<Ledger, CorruptJob> {
+        let mut tasks = self.tasks.clone();
+        let highest = tasks.succeeded.max().max(tasks.failed.max());
+        if highest.is_some_and(|task| task >= tasks.total) {
+            return Err(self.corrupt("a decided task that does not exist"));
+        }
+        let mut leases = Leases::default();
+        let mut leased = RoaringBitmap::new();
+        let grace = now.plus_ms(RESTORED_LEASE_MS);
+        if self.record.state.is_active() {
+            for (task, mut held) in self.held.clone() {
+                let over = tasks.verdict(task).is_some() || tasks.spent(task).attempts >= held.attempt.0;
+                if !over && task.0 < tasks.total {
+                    held.expires_at = held.expires_at.max(grace);
+                    leased.insert(task.0);
+                    leases.insert(task, held);
+                }
+            }
+        }
+        tasks.derive(&leased, now);
+        if !self.record.state.is_active() {
+            tasks.stop();
+        }
+        let seq = self.seq.max(self.record.changed_seq);
+        Ok(Ledger {
+            record: self.record,
+            fence,
+            bounds,
+            tasks,
+            leases,
+            committed: seq,
+            assigned: seq,
+            lease_seq,
+            inbox: VecDeque::new(),
+            in_flight: None::<InFlight>,
+            chunks: VecDeque::new(),
+            storing: None,
+            store_up: true,
+            newer_tokens,
+            throughput: Throughput::default(),
+            revision: 0,
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! After the commit: what was in flight becomes fact.
+//!
+//! Owns: moving the committed sets. Never: judges anything. Invariant: this is the only place where an outcome, an attempt or an update
+//! becomes visible, and its replies leave in the same stroke.
+
+use super::batch::{Entry, InFlight};
+use super::{Effects, Ledger, RESTORED_LEASE_MS, Reply, Settlement};
+use crate::domain::ids::{TaskNo, UnixMs};
+use crate::domain::progress::Throughput;
+use crate::domain::rows::JobUpdate;
+
+impl Ledger {
+    pub(super) fn settle(&mut self, settlement: Settlement, now: UnixMs, effects: &mut Effects) {
+        let Some(batch) = self.in_flight.take() else { return };
+        let InFlight {
+            entries,
+            owed,
+            control,
+            update,
+            late,
+            ..
+        } = batch;
+        let mut newly_decided = 0;
+        for (task, entry) in entries {
+            if settlement.refused.contains(&task) {
+                // The lease stays; an expiry that could not be recorded is tried again later.
+                self.leases.extend(task, now.plus_ms(RESTORED_LEASE_MS));
+            } else {
+                newly_decided += u32::from(self.settle_task(task, entry));
+            }
+        }
+        self.throughput.record(newly_decided, now);
+        for (task, counters) in late {
+            if !settlement.refused.contains(&task) {
+                self.tasks.late.insert(task, (self.record.run, counters));
+            }
+        }
+        self.committed = self.assigned;
+        if let Some(update) = update.filter(|_| !settlement.update_dropped) {
+            self.settle_update(update);
+        }
+        self.changed();
+        if let Some(ticket) = control {
+            effects.reply(ticket, Reply::Control(Ok(())));
+        }
+        self.answer(owed, &settlement.refused, now, effects);
+    }
+
+    /// Returns whether the task was undecided before.
+    fn settle_task(&mut self, task: TaskNo, entry: Entry) -> bool {
+        let was_undecided = self.tasks.verdict(task).is_none();
+        match (entry.decided, entry.spent) {
+            (Some(verdict), spent) => {
+                self.leases.remove(task);
+                if let Some(spent) = spent {
+                    self.tasks.spent.insert(task, spent);
+                }
+                self.tasks.decide(task, verdict, &entry.counters);
+                was_undecided
+            }
+            (None, Some(spent)) => {
+                self.leases.remove(task);
+                self.tasks.park(task, spent);
+                false
+            }
+            (None, None) => false,
+        }
+    }
+
+    fn settle_update(&mut self, update: JobUpdate) {
+        if update.run > self.record.run {
+            self.leases.clear();
+            self.throughput = Throughput::default();
+            if update.promote_late {
+                self.tasks.repeat_failed();
+            } else {
+                self.tasks.repeat_all();
+            }
+        } else if update.state.is_final() {
+            self.leases.clear();
+            self.tasks.stop();
+        }
+        self.record.state = update.state;
+        self.record.run = update.run;
+        self.record.base_run = update.base_run;
+        self.record.open = update.open;
+        self.record.tally = update.tally;
+        self.record.error = update.error;
+        self.record.start_at = update.start_at;
+        self.record.cancel_at = update.cancel_at;
+        self.record.started_at = update.started_at;
+        self.record.finished_at = update.finished_at;
+        self.record.updated_at = update.updated_at;
+        self.record.changed_seq = update.changed_seq;
+    }
+}

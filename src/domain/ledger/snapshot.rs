@@ -1,0 +1,150 @@
+//! The saved form of a ledger's committed state.
+//!
+//! Owns: its bytes. Never: saves anything uncommitted. Invariant: a snapshot is a cache of the rows, except that outstanding leases live
+//! only here; bytes that fail their checksum are as good as none.
+
+use super::Ledger;
+use super::leases::Held;
+use super::tasks::Spent;
+use crate::domain::ids::{Attempt, Epoch, LeaseSeq, Run, Seq, TaskNo, UnixMs};
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// First byte of every snapshot this version writes.
+const FORMAT: u8 = 1;
+const CHECKSUM_BYTES: usize = 8;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Saved {
+    pub(super) run: Run,
+    pub(super) base_run: Run,
+    pub(super) seq: Seq,
+    pub(super) succeeded: Vec<u8>,
+    pub(super) failed: Vec<u8>,
+    pub(super) spent: Vec<(TaskNo, u32, u64, UnixMs)>,
+    pub(super) counters: BTreeMap<String, i64>,
+    pub(super) late: Vec<(TaskNo, Run, Vec<(String, i64)>)>,
+    pub(super) workers: Vec<Arc<str>>,
+    pub(super) leases: Vec<SavedLease>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedLease {
+    task: TaskNo,
+    attempt: Attempt,
+    epoch: Epoch,
+    seq: LeaseSeq,
+    /// Place in `workers`.
+    worker: u32,
+    granted_at: UnixMs,
+    expires_at: UnixMs,
+}
+
+impl Ledger {
+    /// Committed position and bytes of everything worth saving.
+    pub fn snapshot(&self) -> (Seq, Vec<u8>) {
+        let mut workers: Vec<Arc<str>> = Vec::new();
+        let mut places: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        let mut leases = Vec::with_capacity(self.leases.len() as usize);
+        for (task, held) in self.leases.iter() {
+            let worker = *places.entry(held.worker.clone()).or_insert_with(|| {
+                workers.push(held.worker.clone());
+                workers.len() as u32 - 1
+            });
+            leases.push(SavedLease {
+                task,
+                attempt: held.attempt,
+                epoch: held.epoch,
+                seq: held.seq,
+                worker,
+                granted_at: held.granted_at,
+                expires_at: held.expires_at,
+            });
+        }
+        let saved = Saved {
+            run: self.record.run,
+            base_run: self.record.base_run,
+            seq: self.committed,
+            succeeded: bitmap_bytes(&self.tasks.succeeded),
+            failed: bitmap_bytes(&self.tasks.failed),
+            spent: self
+                .tasks
+                .spent
+                .iter()
+                .map(|(&task, s)| (task, s.attempts, s.reported, s.due))
+                .collect(),
+            counters: self.tasks.counters.clone(),
+            late: self
+                .tasks
+                .late
+                .iter()
+                .map(|(&task, (run, counters))| (task, *run, counters.clone()))
+                .collect(),
+            workers,
+            leases,
+        };
+        (self.committed, saved.encode())
+    }
+}
+
+impl Saved {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        bytes = postcard::to_extend(self, bytes).expect("plain data always encodes");
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&checksum[..CHECKSUM_BYTES]);
+        bytes
+    }
+
+    /// Reads a snapshot back; none if it is damaged or of another format.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Saved> {
+        let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
+        if Sha256::digest(body)[..CHECKSUM_BYTES] != *checksum || *body.first()? != FORMAT {
+            return None;
+        }
+        postcard::from_bytes(&body[1..]).ok()
+    }
+
+    pub(super) fn spent(&self) -> impl Iterator<Item = (TaskNo, Spent)> + '_ {
+        self.spent.iter().map(|&(task, attempts, reported, due)| {
+            (
+                task,
+                Spent {
+                    attempts,
+                    reported,
+                    due,
+                },
+            )
+        })
+    }
+
+    pub(super) fn held(&self) -> impl Iterator<Item = (TaskNo, Held)> + '_ {
+        self.leases.iter().filter_map(|lease| {
+            let held = Held {
+                attempt: lease.attempt,
+                epoch: lease.epoch,
+                seq: lease.seq,
+                worker: self.workers.get(lease.worker as usize)?.clone(),
+                granted_at: lease.granted_at,
+                expires_at: lease.expires_at,
+                claims: 0,
+            };
+            Some((lease.task, held))
+        })
+    }
+}
+
+fn bitmap_bytes(bitmap: &RoaringBitmap) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bitmap.serialized_size());
+    bitmap
+        .serialize_into(&mut bytes)
+        .expect("writing to memory cannot fail");
+    bytes
+}
+
+pub(super) fn bitmap(bytes: &[u8]) -> Option<RoaringBitmap> {
+    RoaringBitmap::deserialize_from(bytes).ok()
+}

@@ -1,0 +1,185 @@
+//! How a job ends, and what moves by itself when its time has come.
+//!
+//! Owns: the verdict, the cancel deadline, the timed start. Never: ends a job while a chunk of tasks is being stored. Invariant: a verdict
+//! counts committed facts plus the batch it travels in, and only once the last task is decided (`abort_early` and cancel aside).
+
+use super::Ledger;
+use super::batch::InFlight;
+use crate::domain::ids::UnixMs;
+use crate::domain::job::{JobError, Tally};
+use crate::domain::rows::{JobUpdate, Verdict};
+use crate::domain::state::{ALL, State, may_move};
+
+static STATES: [State; 8] = ALL;
+
+/// The one-element list of a state, for guards that must find the row exactly where the ledger believes it to be.
+fn only(state: State) -> &'static [State] {
+    let at = STATES
+        .iter()
+        .position(|&other| other == state)
+        .expect("every state is in the list of all states");
+    std::slice::from_ref(&STATES[at])
+}
+
+impl Ledger {
+    /// The job's row as it stands, guarded by where it stands.
+    pub(super) fn draft(&mut self, now: UnixMs) -> JobUpdate {
+        JobUpdate {
+            from: only(self.record.state),
+            from_run: self.record.run,
+            state: self.record.state,
+            run: self.record.run,
+            base_run: self.record.base_run,
+            open: self.record.open,
+            tally: self.tally_after(&InFlight::default()),
+            error: self.record.error.clone(),
+            start_at: self.record.start_at,
+            cancel_at: self.record.cancel_at,
+            started_at: self.record.started_at,
+            finished_at: self.record.finished_at,
+            updated_at: now,
+            changed_seq: self.next_seq(),
+            promote_late: false,
+        }
+    }
+
+    /// Counts as they will be once the batch is committed.
+    pub(super) fn tally_after(&self, batch: &InFlight) -> Tally {
+        let mut tally = Tally {
+            total: self.tasks.total,
+            succeeded: self.tasks.succeeded_count(),
+            failed: self.tasks.failed_count(),
+            counters: self.tasks.counters.clone(),
+        };
+        for (&task, entry) in &batch.entries {
+            match (self.tasks.verdict(task), entry.decided) {
+                (Some(Verdict::Succeeded), _) | (_, None) | (Some(Verdict::Failed), Some(Verdict::Failed)) => {}
+                (None, Some(Verdict::Failed)) => tally.failed += 1,
+                (before, Some(Verdict::Succeeded)) => {
+                    tally.succeeded += 1;
+                    tally.failed -= u32::from(before.is_some());
+                    for (name, value) in &entry.counters {
+                        super::tasks::add(&mut tally.counters, name, *value);
+                    }
+                }
+            }
+        }
+        tally
+    }
+
+    /// Adds to the batch what is due by itself: a timed start, the end of the job.
+    pub(super) fn end_if_due(&mut self, batch: &mut InFlight, now: UnixMs) {
+        if self.storing.is_some() {
+            return;
+        }
+        let (state, open, run) = match &batch.update {
+            Some(update) => (update.state, update.open, update.run),
+            None => (self.record.state, self.record.open, self.record.run),
+        };
+        if run != self.record.run || state.is_final() {
+            return;
+        }
+        if state == State::Pending {
+            if self.may_start_by_itself() && self.record.start_at.is_some_and(|at| at <= now) {
+                let mut update = batch.update.take().unwrap_or_else(|| self.draft(now));
+                self.start(&mut update, now);
+                batch.update = Some(update);
+            }
+            return;
+        }
+        let Some((ending, error)) = self.ending(state, open, batch, now) else {
+            return;
+        };
+        let mut update = batch.update.take().unwrap_or_else(|| self.draft(now));
+        update.tally = self.tally_after(batch);
+        self.finish(&mut update, ending, error, now);
+        batch.update = Some(update);
+    }
+
+    /// The final state that is due once the batch is committed, if one is.
+    fn ending(&self, state: State, open: bool, batch: &InFlight, now: UnixMs) -> Option<(State, Option<JobError>)> {
+        let decided = self.tasks.decided_count() + batch.newly_decided;
+        if !open && decided == self.tasks.total {
+            return Some(self.verdict(&self.tally_after(batch)));
+        }
+        if self.record.policy.abort_early && !open && !batch.entries.is_empty() {
+            let tally = self.tally_after(batch);
+            if self
+                .record
+                .policy
+                .is_failed(u64::from(tally.failed), u64::from(tally.total))
+            {
+                return Some((State::Failed, Some(threshold_exceeded(&tally))));
+            }
+        }
+        let given_back = self.leases.len() <= batch.ends_leases;
+        let overdue = self.record.cancel_at.is_some_and(|at| at <= now);
+        if state == State::Canceling && (given_back || overdue) {
+            return Some((State::Canceled, Some(canceled(self.tasks.total - decided))));
+        }
+        None
+    }
+
+    /// The verdict on a job whose every task is decided.
+    pub(super) fn verdict(&self, tally: &Tally) -> (State, Option<JobError>) {
+        if self
+            .record
+            .policy
+            .is_failed(u64::from(tally.failed), u64::from(tally.total))
+        {
+            return (State::Failed, Some(threshold_exceeded(tally)));
+        }
+        match (tally.succeeded, tally.failed) {
+            (_, 0) => (State::Succeeded, None),
+            (0, failed) => {
+                let message = format!("none of {failed} tasks succeeded");
+                (
+                    State::Failed,
+                    Some(JobError {
+                        code: "nothing_succeeded".into(),
+                        message,
+                    }),
+                )
+            }
+            _ => (State::PartiallySucceeded, None),
+        }
+    }
+
+    /// Starts a pending job; one without tasks ends in the same stroke.
+    pub(super) fn start(&self, update: &mut JobUpdate, now: UnixMs) {
+        update.start_at = None;
+        update.started_at = Some(now);
+        update.state = State::Running;
+        if !update.open && self.tasks.total == 0 {
+            self.finish(update, State::Succeeded, None, now);
+        }
+    }
+
+    pub(super) fn finish(&self, update: &mut JobUpdate, ending: State, error: Option<JobError>, now: UnixMs) {
+        debug_assert!(
+            may_move(self.record.state, ending),
+            "{} may not become {ending}",
+            self.record.state
+        );
+        update.state = ending;
+        update.error = error;
+        update.finished_at = Some(now);
+        update.cancel_at = None;
+        update.start_at = None;
+    }
+}
+
+pub(super) fn canceled(undecided: u32) -> JobError {
+    JobError {
+        code: "canceled".into(),
+        message: format!("canceled with {undecided} tasks undecided"),
+    }
+}
+
+fn threshold_exceeded(tally: &Tally) -> JobError {
+    let message = format!("{} of {} tasks failed", tally.failed, tally.total);
+    JobError {
+        code: "threshold_exceeded".into(),
+        message,
+    }
+}

@@ -1,0 +1,224 @@
+//! The group commit: batches of many jobs in one transaction.
+//!
+//! Owns: the order of its statements and what a guarded UPDATE that found nothing means. Never: merges or judges rows. Invariant: a
+//! batch is written whole or not at all, and only under a proven epoch.
+//!
+//! Two round trips without a change of state: begin, locks and epochs; then rows and COMMIT. With one there is a third, because COMMIT
+//! must wait for the answer of the guard.
+
+use super::Postgres;
+use super::fence;
+use super::gather::{AttemptColumns, EventColumns, OutcomeColumns, PromoteColumns, UpdateColumns};
+use super::session::{Params, Session};
+use crate::domain::rows::{JobBatch, JobUpdate};
+use crate::store::{BatchAnswer, Result};
+use futures_util::future::{join, join4};
+use std::collections::{HashMap, HashSet};
+use tokio_postgres::{Row, Statement};
+
+const OUTCOMES: &str = include_str!("queries/outcomes/insert.sql");
+const ATTEMPTS: &str = include_str!("queries/attempts/insert.sql");
+const SHARE: &str = include_str!("queries/jobs/share.sql");
+const LATE: &str = include_str!("queries/late/insert.sql");
+const UPDATE: &str = include_str!("queries/jobs/update.sql");
+const PROMOTE: &str = include_str!("queries/late/promote.sql");
+const EVENTS: &str = include_str!("queries/events/insert.sql");
+const GUARD: &str = include_str!("queries/jobs/guard.sql");
+
+/// Position of a batch in the call, and the batch.
+type Member<'a> = (usize, &'a JobBatch);
+
+pub(super) async fn commit(store: &Postgres, batches: &[JobBatch]) -> Result<Vec<BatchAnswer>> {
+    let mut answers = vec![BatchAnswer::Committed; batches.len()];
+    let mut members: Vec<Member<'_>> = batches.iter().enumerate().collect();
+    // Each round that does not commit leaves out at least one batch.
+    while !members.is_empty() {
+        let session = store.writer().await?;
+        let fenced = attempt(&session, &members).await;
+        let Refused { batches, committed } = session.settle(fenced).await?;
+        for index in &batches {
+            answers[*index] = BatchAnswer::Fenced;
+        }
+        if committed {
+            break;
+        }
+        members.retain(|(index, _)| !batches.contains(index));
+    }
+    Ok(answers)
+}
+
+/// Batches that were left out, and whether the rest is committed.
+struct Refused {
+    batches: HashSet<usize>,
+    committed: bool,
+}
+
+async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
+    let statements = Statements::prepare(session).await?;
+    let proof = fence::open(session, members.iter().map(|(_, batch)| batch.fence)).await?;
+    let (owned, foreign): (Vec<Member<'_>>, Vec<Member<'_>>) =
+        members.iter().partition(|(_, batch)| proof.covers(batch.fence));
+    let mut refused: HashSet<usize> = foreign.iter().map(|(index, _)| *index).collect();
+    let rows = Rows::gather(&owned)?;
+    if rows.updates.is_empty() {
+        let (written, ended) = join(rows.write(session, &statements), session.commit()).await;
+        written?;
+        ended?;
+        return Ok(Refused {
+            batches: refused,
+            committed: true,
+        });
+    }
+    let updated = rows.write(session, &statements).await?;
+    let lost = lost(session, &owned, &updated).await?;
+    let committed = lost.is_empty();
+    refused.extend(lost);
+    if committed {
+        session.commit().await?;
+    } else {
+        session.rollback().await?;
+    }
+    Ok(Refused {
+        batches: refused,
+        committed,
+    })
+}
+
+/// Batches whose guarded UPDATE found the row elsewhere. A row that shows our own `changed_seq` is no loss: it is the replay of a commit
+/// whose answer got lost.
+async fn lost(session: &Session, owned: &[Member<'_>], updated: &[Row]) -> Result<Vec<usize>> {
+    let updated: HashSet<i64> = updated.iter().map(|row| row.get("id")).collect();
+    let missing: Vec<(usize, i64, &JobUpdate)> = owned
+        .iter()
+        .filter_map(|(index, batch)| batch.update.as_ref().map(|update| (*index, batch.job.0, update)))
+        .filter(|(_, job, _)| !updated.contains(job))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = missing.iter().map(|(_, job, _)| *job).collect();
+    let rows = session.query(GUARD, &[&ids]).await?;
+    let found: HashMap<i64, &Row> = rows.iter().map(|row| (row.get("id"), row)).collect();
+    Ok(missing
+        .iter()
+        .filter(|(_, job, update)| !found.get(job).is_some_and(|row| is_ours(row, update)))
+        .map(|(index, _, _)| *index)
+        .collect())
+}
+
+fn is_ours(row: &Row, update: &JobUpdate) -> bool {
+    row.get::<_, &str>("state") == update.state.as_str()
+        && i64::from(row.get::<_, i32>("run")) == i64::from(update.run.0)
+        && row.get::<_, i64>("changed_seq") == update.changed_seq.0
+}
+
+struct Statements {
+    outcomes: Statement,
+    attempts: Statement,
+    share: Statement,
+    late: Statement,
+    update: Statement,
+    promote: Statement,
+    events: Statement,
+}
+
+impl Statements {
+    async fn prepare(session: &Session) -> Result<Statements> {
+        Ok(Statements {
+            outcomes: session.prepare(OUTCOMES).await?,
+            attempts: session.prepare(ATTEMPTS).await?,
+            share: session.prepare(SHARE).await?,
+            late: session.prepare(LATE).await?,
+            update: session.prepare(UPDATE).await?,
+            promote: session.prepare(PROMOTE).await?,
+            events: session.prepare(EVENTS).await?,
+        })
+    }
+}
+
+struct Rows<'a> {
+    outcomes: OutcomeColumns<'a>,
+    attempts: AttemptColumns<'a>,
+    late: OutcomeColumns<'a>,
+    updates: UpdateColumns<'a>,
+    promotions: PromoteColumns,
+    events: EventColumns,
+}
+
+impl<'a> Rows<'a> {
+    fn gather(members: &[Member<'a>]) -> Result<Rows<'a>> {
+        let batches = || members.iter().map(|(_, batch)| *batch);
+        let updates = || batches().filter_map(|batch| batch.update.as_ref().map(|update| (batch, update)));
+        Ok(Rows {
+            outcomes: OutcomeColumns::gather(batches().flat_map(|b| b.outcomes.iter().map(|row| (b.job, row))))?,
+            attempts: AttemptColumns::gather(batches().flat_map(|b| b.attempts.iter().map(|row| (b.job, row))))?,
+            late: OutcomeColumns::gather(batches().flat_map(|b| b.late.iter().map(|row| (b.job, row))))?,
+            updates: UpdateColumns::gather(updates())?,
+            promotions: PromoteColumns::gather(updates())?,
+            events: EventColumns::gather(updates())?,
+        })
+    }
+
+    /// Sends everything in one pipeline; answers the rows of the guarded UPDATE. The first error is the cause: those behind it only say
+    /// that the transaction is aborted.
+    async fn write(&self, session: &Session, statements: &Statements) -> Result<Vec<Row>> {
+        let (facts, changes) = join(
+            join4(
+                unless(
+                    self.outcomes.is_empty(),
+                    session,
+                    &statements.outcomes,
+                    &self.outcomes.params(),
+                ),
+                unless(
+                    self.attempts.is_empty(),
+                    session,
+                    &statements.attempts,
+                    &self.attempts.params(),
+                ),
+                unless(self.late.is_empty(), session, &statements.share, &[self.late.jobs()]),
+                unless(self.late.is_empty(), session, &statements.late, &self.late.params()),
+            ),
+            join(
+                unless(
+                    self.updates.is_empty(),
+                    session,
+                    &statements.update,
+                    &self.updates.params(),
+                ),
+                join(
+                    unless(
+                        self.promotions.is_empty(),
+                        session,
+                        &statements.promote,
+                        &self.promotions.params(),
+                    ),
+                    unless(
+                        self.events.is_empty(),
+                        session,
+                        &statements.events,
+                        &self.events.params(),
+                    ),
+                ),
+            ),
+        )
+        .await;
+        facts.0?;
+        facts.1?;
+        facts.2?;
+        facts.3?;
+        let (updated, (promoted, announced)) = changes;
+        let updated = updated?;
+        promoted?;
+        announced?;
+        Ok(updated)
+    }
+}
+
+/// A statement without rows is not sent.
+async fn unless(empty: bool, session: &Session, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
+    if empty {
+        return Ok(Vec::new());
+    }
+    session.rows(statement, params).await
+}

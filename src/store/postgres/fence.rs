@@ -1,0 +1,64 @@
+//! The proof of ownership that opens every write transaction of an owned job.
+//!
+//! Owns: the advisory locks and the order of the two statements. Never: writes. Invariant: once [`open`] has answered, no take-over of a
+//! proven queue ends before this transaction does.
+//!
+//! Two statements, because the order matters. The shared lock comes first; the epoch is read by a *second* statement, whose snapshot is
+//! therefore newer than the lock. A take-over holds the exclusive lock while it bumps the epoch. So either the take-over came first, and
+//! the second statement sees its epoch; or the lock came first, and the take-over waits for this transaction to end. One statement doing
+//! both would read the epoch as it was before the lock was granted. The lock is only tried: while a take-over waits it is refused, which
+//! keeps overlapping old writers from starving the take-over, and no writer ever waits for one.
+
+use super::session::Session;
+use crate::domain::ids::{Epoch, QueueId};
+use crate::domain::job::Fence;
+use crate::store::Result;
+use futures_util::future::join3;
+use std::collections::{BTreeSet, HashMap};
+
+/// First key of the advisory locks on queues; the second is the queue's id.
+pub const LOCK_NAMESPACE: i32 = 0x5441_4c59;
+
+const TRY_LOCK: &str = include_str!("queries/queues/try_lock.sql");
+const FENCE: &str = include_str!("queries/queues/fence.sql");
+
+/// The queues whose lock this transaction holds, with their epochs.
+pub(super) struct Proof {
+    epochs: HashMap<QueueId, Epoch>,
+}
+
+impl Proof {
+    pub(super) fn covers(&self, fence: Fence) -> bool {
+        self.epochs.get(&fence.queue) == Some(&fence.epoch)
+    }
+}
+
+/// Begins a transaction and proves what it can of the ownership of these queues, in one round trip.
+pub(super) async fn open(session: &Session, fences: impl Iterator<Item = Fence>) -> Result<Proof> {
+    let queues: Vec<i32> = fences
+        .map(|fence| fence.queue.0)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let try_lock = session.prepare(TRY_LOCK).await?;
+    let fence = session.prepare(FENCE).await?;
+    let (begun, locks, epochs) = join3(
+        session.begin(),
+        session.rows(&try_lock, &[&LOCK_NAMESPACE, &queues]),
+        session.rows(&fence, &[&queues]),
+    )
+    .await;
+    begun?;
+    let locked: BTreeSet<i32> = locks?
+        .iter()
+        .filter(|row| row.get("locked"))
+        .map(|row| row.get("queue_id"))
+        .collect();
+    let epochs = epochs?
+        .iter()
+        .map(|row| (row.get::<_, i32>("queue_id"), Epoch(row.get("epoch"))))
+        .filter(|(queue, _)| locked.contains(queue))
+        .map(|(queue, epoch)| (QueueId(queue), epoch))
+        .collect();
+    Ok(Proof { epochs })
+}

@@ -1,0 +1,3 @@
+INSERT INTO events (id, job, run, kind, payload, created_at)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::bigint[])
+ON CONFLICT (id) DO NOTHING

@@ -1,0 +1,1 @@
+SELECT bytes FROM snapshots WHERE job = $1

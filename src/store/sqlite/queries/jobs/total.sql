@@ -1,0 +1,3 @@
+SELECT total, queue_id
+FROM jobs
+WHERE id = ?1

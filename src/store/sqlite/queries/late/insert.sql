@@ -1,0 +1,12 @@
+INSERT INTO late (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+ON CONFLICT (job, task, run) DO UPDATE SET
+    seq = excluded.seq,
+    succeeded = excluded.succeeded,
+    attempt = excluded.attempt,
+    at = excluded.at,
+    worker = excluded.worker,
+    counters = excluded.counters,
+    error = excluded.error,
+    result = excluded.result
+WHERE NOT succeeded AND excluded.succeeded

@@ -1,0 +1,2 @@
+SELECT count(*)
+FROM (SELECT 1 FROM nodes LIMIT 1)

@@ -1,0 +1,3 @@
+SELECT epoch
+FROM queue_owner
+WHERE queue_id = ?1

@@ -1,0 +1,3 @@
+SELECT bytes
+FROM snapshots
+WHERE job = ?1

@@ -1,0 +1,3 @@
+SELECT key, payload
+FROM tasks
+WHERE job = ?1 AND task = ?2

@@ -1,0 +1,4 @@
+SELECT id, name, hash, scopes, queues, created_at, expires_at
+FROM tokens
+WHERE revoked_at IS NULL
+ORDER BY created_at, id

@@ -1,0 +1,8 @@
+//! The one integration-test binary: linking once keeps the build short.
+//!
+//! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
+
+mod cluster;
+mod conformance;
+mod naive_writer;
+mod postgres_sql;
