@@ -133,11 +133,12 @@ mod tests {
 
     async fn read_all(body: &'static [u8], announce: Option<usize>, limit: usize) -> ApiResult<Body> {
         let budget = BodyBudget::new(1 << 20);
-        let mut request = TestRequest::post().set_payload(body);
+        let mut request = TestRequest::post().set_payload(body).to_srv_request();
+        request.headers_mut().remove(header::CONTENT_LENGTH);
         if let Some(length) = announce {
-            request = request.insert_header((header::CONTENT_LENGTH, length.to_string()));
+            request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        let (req, mut inner) = request.to_http_parts();
+        let (req, mut inner) = request.into_parts();
         let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
         read(&req, &mut payload, limit, &budget, &HttpSettings::default()).await
     }

@@ -16,32 +16,40 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
 /// Parses once more, slowly, to learn the path of the member at fault.
 #[cold]
 fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
-    let mut slow = serde_json::Deserializer::from_slice(bytes);
-    let path = match serde_path_to_error::deserialize::<_, T>(&mut slow) {
-        Err(located) => located.path().to_string(),
-        Ok(_) => String::from("."),
-    };
     let problem = ApiError::malformed(error.to_string());
-    let unknown = ["unknown field `", "missing field `"].iter().find_map(|start| {
-        let rest = error.to_string();
-        let at = rest.find(start)? + start.len();
-        let end = rest[at..].find('`')? + at;
-        Some(rest[at..end].to_owned())
-    });
-    let mut field = if path == "." { String::new() } else { path };
-    if let Some(name) = unknown
-        && field.rsplit('.').next() != Some(name.as_str())
+    // Broken syntax is no member's fault; its position is in the text.
+    if !error.is_data() {
+        return problem;
+    }
+    let mut slow = serde_json::Deserializer::from_slice(bytes);
+    let mut field = match serde_path_to_error::deserialize::<_, T>(&mut slow) {
+        Err(located) => located.path().to_string(),
+        Ok(_) => String::new(),
+    };
+    // A path may end in "?" where the parser knew no name.
+    let known = field.trim_end_matches(['?', '.']).len();
+    field.truncate(known);
+    if let Some(name) = named_member(&error.to_string())
+        && field.rsplit('.').next() != Some(name)
     {
         if !field.is_empty() {
             field.push('.');
         }
-        field.push_str(&name);
+        field.push_str(name);
     }
     if field.is_empty() {
         problem
     } else {
         problem.at_field(field)
     }
+}
+
+/// The member that an error about an unknown or a missing one speaks of.
+fn named_member(error: &str) -> Option<&str> {
+    ["unknown field `", "missing field `"].iter().find_map(|start| {
+        let (_, rest) = error.split_once(start)?;
+        rest.split_once('`').map(|(name, _)| name)
+    })
 }
 
 /// Runs `work` over a body: here if it is small, else on a thread where nobody waits for a turn. The body's share of the budget is
