@@ -12,7 +12,7 @@ use tallykeeper::store::Store;
 mod appending;
 mod committing;
 mod creating;
-mod fixture;
+pub(crate) mod fixture;
 mod nodes;
 mod reading;
 mod results;
