@@ -7,4 +7,8 @@ mod cluster;
 mod conformance;
 mod lifecycle;
 mod naive_writer;
+mod postgres_crash;
+mod postgres_fence;
+mod postgres_schema;
 mod postgres_sql;
+mod postgres_values;
