@@ -91,16 +91,6 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// A node on a fresh embedded store.
-    pub(crate) async fn sqlite() -> App {
-        App::start(&Place::sqlite(), quick()).await
-    }
-
-    /// A node on a fresh database.
-    pub(crate) async fn postgres() -> App {
-        App::start(&Place::postgres().await, quick()).await
-    }
-
     pub(crate) async fn start(place: &Place, settings: Settings) -> App {
         App::start_with(place, settings, HttpSettings { workers: 2, ..HttpSettings::default() }).await
     }
