@@ -122,6 +122,7 @@ pub(crate) async fn run(argv: &[String], whole: bool, stop: &Stop) -> Ended {
                 let _ = tokio::time::timeout(TERM_TO_KILL, child.wait()).await;
                 // What the leader left behind goes with it.
                 group.signal(Signal::KILL);
+                group.0 = None;
                 return Ended::Killed;
             }
         }

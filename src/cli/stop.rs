@@ -3,6 +3,8 @@
 //! Owns: the signals and the three phases. Never: kills anything itself. Invariant: phases only move forward.
 
 use std::future::pending;
+use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,6 +18,15 @@ pub(crate) enum Phase {
     Finish,
     /// Give up what is under way.
     Abort,
+}
+
+/// Who asked for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// SIGINT: a person at the keyboard.
+    Keyboard,
+    /// SIGTERM: whoever supervises the process.
+    Terminate,
 }
 
 /// The side that is told.
@@ -42,39 +53,36 @@ impl Stopper {
         });
     }
 
-    pub(crate) fn phase(&self) -> Phase {
-        *self.0.borrow()
-    }
-
     /// Follows SIGINT and SIGTERM: the first asks to finish and `grace` later to give up; the second asks to give up at once.
-    /// `on_first` runs when the first one arrives.
+    /// `on_first` runs when the first one arrives, which is kept in what is returned.
     pub(crate) fn follow_signals(
         &self,
         grace: Duration,
         on_first: impl FnOnce() + Send + 'static,
-    ) -> std::io::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    ) -> io::Result<Arc<OnceLock<Interrupt>>> {
+        let mut keyboard = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let stopper = self.clone();
+        let first = Arc::new(OnceLock::new());
+        let (stopper, kept) = (self.clone(), first.clone());
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
+                    _ = keyboard.recv() => Interrupt::Keyboard,
+                    _ = terminate.recv() => Interrupt::Terminate,
                 }
             };
-            next().await;
+            let _ = kept.set(next().await);
             stopper.reach(Phase::Finish);
             on_first();
             let _ = tokio::time::timeout(grace, next()).await;
             stopper.reach(Phase::Abort);
         });
-        Ok(())
+        Ok(first)
     }
 }
 
 impl Stop {
-    pub(crate) fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
@@ -104,7 +112,7 @@ mod tests {
         stopper.reach(Phase::Finish);
         stop.reached(Phase::Finish).await;
         stop.reached(Phase::Abort).await;
-        assert_eq!(stopper.phase(), Phase::Abort);
+        assert_eq!(stop.phase(), Phase::Abort);
         assert!(stop.is_finishing());
     }
 }

@@ -1,0 +1,314 @@
+//! `run`: one command for every line of the input, by a node, a store and workers inside this process.
+//!
+//! Owns: finding or making the job, and the order in which the parts start and stop. Never: gives a worker work but through the node's
+//! HTTP API. Invariant: the exit code is 0 only if the server says that every task succeeded, and what was interrupted can be resumed.
+
+use super::Usage;
+use super::client::retry::{until_answered, within};
+use super::client::{Answer, Client};
+use super::items::Items;
+use super::jobs::{PATIENCE, tally};
+use super::meter::{Meter, duration};
+use super::node::{Node, NodeOptions};
+use super::opening::{DEFAULT_STORE, StoreAddress};
+use super::output::{self, clean};
+use super::stop::{self, Phase, Stop, Stopper};
+use super::submit::random_key;
+use super::template::Template;
+use super::upload::{self, Chunk};
+use super::work::{INTERRUPTED, names};
+use super::worker::{Done, Left, Shared, Source, Worker};
+use crate::domain::state::State;
+use crate::http::wire::{CreateJob, Job};
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use std::io::{self, IsTerminal};
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+/// The queue of these jobs; the workers ask for one job only, so it matters to nobody.
+const QUEUE: &str = "run";
+/// The label that carries the hash of command and items.
+const LABEL: &str = "run-hash";
+/// A worker of this process vanishes only together with the node, so the lease is short: what a killed run held is free soon.
+const LEASE_TIMEOUT_S: u32 = 60;
+/// How often the bar moves.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Commands to run at the same time [default: one per processor]
+    #[arg(short, long = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    jobs: Option<u16>,
+    /// Go on with the unfinished run of the same command and items
+    #[arg(long)]
+    resume: bool,
+    /// Try a failing command again up to so many times
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=63))]
+    retries: u32,
+    /// Do not forward what the commands print
+    #[arg(short, long)]
+    quiet: bool,
+    /// Items end with a NUL character instead of a newline (find -print0)
+    #[arg(short = '0', long)]
+    null: bool,
+    /// Where the run is kept
+    #[arg(long, value_name = "STORE", env = "TALLYKEEPER_STORE", default_value = DEFAULT_STORE, hide_env_values = true)]
+    store: StoreAddress,
+    /// When interrupted, seconds until running commands are killed and their tasks given back
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    grace_s: u32,
+    /// The command and its arguments; {} is replaced by the item, or the item is appended
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// `run`
+pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
+    let template = Template::from_words(args.command.clone()).map_err(Usage::because)?;
+    let items = read_items(args.null).await?;
+    if items.len() == 0 {
+        output::note("no items on standard input: nothing to do");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (stopper, stop) = stop::channel();
+    stopper
+        .follow_signals(Duration::from_secs(args.grace_s.into()), || {
+            output::note("interrupted: waiting for the commands that run; once more to stop at once");
+        })
+        .context("cannot follow signals")?;
+    let node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
+    let outcome = with_node(&args, template, items, &node, &stopper, stop).await;
+    let stopped = node.stop().await;
+    let code = outcome?;
+    stopped.context("the node did not stop cleanly")?;
+    Ok(code)
+}
+
+async fn read_items(null: bool) -> Result<Items> {
+    if io::stdin().is_terminal() {
+        output::note("reading items from the terminal, one per line; end with Ctrl-D");
+    }
+    let separator = if null { 0 } else { b'\n' };
+    let items = tokio::task::spawn_blocking(move || Items::read(io::stdin().lock(), separator)).await?;
+    items.map_err(Usage::because)
+}
+
+async fn with_node(
+    args: &RunArgs,
+    template: Template,
+    items: Items,
+    node: &Node,
+    stopper: &Stopper,
+    stop: Stop,
+) -> Result<ExitCode> {
+    let client = node.client()?;
+    let job = find_or_create(&client, args, &template, &items).await?;
+    output::note(&format!(
+        "node at {}, job {}, {} items",
+        node.url(),
+        job.id,
+        items.len()
+    ));
+    if job.state.is_final() {
+        output::note(&format!("job {} is finished already", job.id));
+        return Ok(finished(&job, None));
+    }
+    if job.progress.leased > 0 {
+        let held = job.progress.leased;
+        output::note(&format!(
+            "{held} items were under way when an earlier run was killed; they come back within a minute"
+        ));
+    }
+    let started = Instant::now();
+    let job = unpaused(&client, job).await?;
+    let meter = Arc::new(Meter::new(items.len() as u64));
+    let shared = Shared {
+        client: client.clone(),
+        source: Source::Job(job.id),
+        template: Arc::new(template),
+        stop: stop.clone(),
+        forward_to: (!args.quiet).then(|| meter.clone()),
+        idle_exit: None,
+        done: Arc::new(Done::default()),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let count = args.jobs.unwrap_or_else(|| u16::try_from(cores).unwrap_or(1));
+    let mut workers = JoinSet::new();
+    for name in names(&format!("run-{}", std::process::id()), count) {
+        workers.spawn(Worker::new(shared.clone(), name).work());
+    }
+    let upload = tokio::spawn(upload_all(client.clone(), job.clone(), items));
+    let watched = watch(&client, job.id, &meter, &stop, &mut workers, upload).await;
+    // An interruption leaves the phase to the signals; otherwise whoever still works does so in vain.
+    stopper.reach(if watched.is_err() { Phase::Abort } else { Phase::Finish });
+    while workers.join_next().await.is_some() {}
+    meter.clear();
+    match watched? {
+        Some(job) => Ok(finished(&job, Some(started.elapsed()))),
+        None => Ok(interrupted(&client, job.id, args).await),
+    }
+}
+
+/// The job to work on: with `--resume` the unfinished one of the same hash, or else its last one; a new one otherwise.
+async fn find_or_create(client: &Client, args: &RunArgs, template: &Template, items: &Items) -> Result<Job> {
+    let hash = items.hash(template);
+    let query = [("label", format!("{LABEL}={hash}")), ("limit", "500".to_owned())];
+    let mut same = within(PATIENCE, || client.jobs(&query)).await?.items;
+    let unfinished = same.iter().position(|job| !job.state.is_final());
+    if args.resume {
+        if !same.is_empty() {
+            return Ok(same.swap_remove(unfinished.unwrap_or(0)));
+        }
+        output::note("no run of this command and these items to resume: starting one");
+    } else if let Some(at) = unfinished {
+        let id = same[at].id;
+        output::note(&format!(
+            "job {id} is an unfinished run of the same command and items (--resume goes on with it): starting anew"
+        ));
+    }
+    let request = request(args, template, items, &hash)?;
+    let key = random_key();
+    Ok(within(PATIENCE, || client.create_job(&request, &key)).await?)
+}
+
+fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Result<CreateJob> {
+    let mut job = CreateJob::named(job_name(template), QUEUE);
+    job.open = true;
+    job.expected_total = Some(u32::try_from(items.len())?);
+    job.policy.max_attempts = args.retries + 1;
+    job.policy.lease_timeout_s = LEASE_TIMEOUT_S;
+    job.labels.insert(LABEL.to_owned(), hash.to_owned());
+    Ok(job)
+}
+
+/// The command, as far as it fits into a name.
+fn job_name(template: &Template) -> String {
+    let mut name = clean(&template.words().join(" "));
+    if name.len() > 200 {
+        name.truncate(name.floor_char_boundary(200));
+        name.push('…');
+    }
+    name
+}
+
+/// A job somebody paused, or did not start, would wait for ever.
+async fn unpaused(client: &Client, job: Job) -> Result<Job> {
+    let verb = match job.state {
+        State::Paused => "resume",
+        State::Pending => "start",
+        _ => return Ok(job),
+    };
+    Ok(within(PATIENCE, || client.control(job.id, verb)).await?)
+}
+
+/// Sends what the job does not hold yet, and seals it.
+async fn upload_all(client: Client, job: Job, items: Items) -> Result<()> {
+    if !job.open {
+        return Ok(());
+    }
+    let mut next = job.progress.total;
+    let total = u32::try_from(items.len())?;
+    while next < total {
+        let mut chunk = Chunk::default();
+        let mut index = next as usize;
+        while let Some(line) = items.ndjson(index).filter(|_| !chunk.is_full()) {
+            chunk.push(line);
+            index += 1;
+        }
+        next = upload::append(&client, job.id, next, &chunk).await?;
+    }
+    until_answered(|| client.control(job.id, "seal"))
+        .await
+        .context("cannot seal the job")?;
+    Ok(())
+}
+
+/// Watches until the job is over (some) or the run is interrupted (none).
+async fn watch(
+    client: &Client,
+    id: i64,
+    meter: &Meter,
+    stop: &Stop,
+    workers: &mut JoinSet<Answer<Left>>,
+    mut upload: JoinHandle<Result<()>>,
+) -> Result<Option<Job>> {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut uploading = true;
+    loop {
+        tokio::select! {
+            () = stop.reached(Phase::Finish) => {
+                upload.abort();
+                return Ok(None);
+            }
+            uploaded = &mut upload, if uploading => {
+                uploading = false;
+                uploaded??;
+                continue;
+            }
+            Some(left) = workers.join_next(), if !workers.is_empty() => {
+                left??;
+            }
+            _ = ticks.tick() => {}
+        }
+        match client.job(id).await {
+            Ok(job) => {
+                meter.show(&job.progress);
+                if job.state.is_final() {
+                    return Ok(Some(job));
+                }
+                if workers.is_empty() {
+                    return Err(anyhow!("the workers left before job {id} was done"));
+                }
+            }
+            Err(error) if error.may_pass() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Prints the final tally; the exit code says whether every task succeeded.
+fn finished(job: &Job, took: Option<Duration>) -> ExitCode {
+    let took = took.map(|took| format!(" in {}", duration(took))).unwrap_or_default();
+    output::note(&format!("job {} {}: {}{took}", job.id, job.state, tally(job)));
+    if let Some(error) = &job.error {
+        output::note(&clean(&format!("{} ({})", error.message, error.code)));
+    }
+    match job.state {
+        State::Succeeded => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Says what is done and how to go on.
+async fn interrupted(client: &Client, id: i64, args: &RunArgs) -> ExitCode {
+    if let Ok(job) = client.job(id).await {
+        output::note(&format!("job {id} interrupted: {}", tally(&job)));
+    }
+    output::note(&clean(&format!(
+        "it is kept in {}; the same command line with --resume goes on where it stopped",
+        args.store
+    )));
+    ExitCode::from(INTERRUPTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_bounded_and_clean() {
+        let name = job_name(&Template::from_words(vec!["echo".into(), "é\n".repeat(200)]).unwrap());
+        assert!(
+            name.len() <= 256 && name.starts_with("echo é") && name.ends_with('…'),
+            "{name}"
+        );
+        assert!(!name.contains('\n'));
+    }
+}

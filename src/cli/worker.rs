@@ -1,0 +1,395 @@
+//! One worker: leases a task, runs the command for it, reports, and goes on.
+//!
+//! Owns: what the exit of a command means for its task. Never: counts for itself, or gives a result up while an answer may still come.
+//! Invariant: a lease it took is reported, released, or known to be of no use to anyone; only a crash leaves one to expire.
+
+use super::child::{self, Ended};
+use super::client::retry::{Backoff, until_answered};
+use super::client::{Answer, Client, ClientError};
+use super::meter::Meter;
+use super::stop::{Phase, Stop};
+use super::template::{Template, item_of};
+use crate::domain::state::State;
+use crate::http::wire::{
+    Extend, Granted, GrantedJob, LeaseAny, LeaseJob, LeasedTask, PostResults, Release, ResultIn, ResultStatus,
+    ResultsPosted, ThenLease,
+};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long one lease call of `work` waits for a task, in seconds.
+const POLL_S: f64 = 30.0;
+/// How long a worker goes on with the same job before it lets the server choose again, so that small jobs get their turn.
+const STAY: Duration = Duration::from_secs(1);
+/// Waits of a worker that asks one job only.
+const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(20);
+const LOOK_AGAIN_LAST: Duration = Duration::from_millis(500);
+/// After an abort, how long the last reports and releases may still take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Where tasks come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Job(i64),
+    Queues(Vec<String>),
+}
+
+/// What all workers of a process share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) source: Source,
+    pub(crate) template: Arc<Template>,
+    pub(crate) stop: Stop,
+    /// Where the commands' output goes; nowhere if none.
+    pub(crate) forward_to: Option<Arc<Meter>>,
+    /// Leave after so long without a task.
+    pub(crate) idle_exit: Option<Duration>,
+    pub(crate) done: Arc<Done>,
+}
+
+/// What the workers of a process did, as they saw it themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) succeeded: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+/// Why a worker left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Stopped,
+    Idle,
+    /// The only job it works for is over.
+    JobEnded,
+}
+
+/// One worker; it holds at most one task.
+pub(crate) struct Worker {
+    shared: Shared,
+    name: String,
+    /// Begins the ids of its lease calls; random, since a worker of the same name may have run before.
+    nonce: u32,
+    /// Numbers its lease calls, so that a repeated call gets the same grant.
+    calls: u64,
+}
+
+/// What a command that ran to its end returns to the job.
+#[derive(Serialize)]
+struct CommandResult<'a> {
+    exit: i32,
+    stdout: &'a str,
+    stderr: &'a str,
+}
+
+/// What became of a task here.
+enum Performed {
+    Report(ResultIn),
+    /// Given up, because the worker stops.
+    GivenUp,
+    /// The job ended meanwhile: nobody waits for a report.
+    Unwanted,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Shared, name: String) -> Self {
+        Worker {
+            shared,
+            name,
+            nonce: rand::random(),
+            calls: 0,
+        }
+    }
+
+    /// Works until told to stop, or there is nothing to do for long enough, or the job is over.
+    pub(crate) async fn work(mut self) -> Answer<Left> {
+        let mut idle_since = Instant::now();
+        let mut wait = LOOK_AGAIN_FIRST;
+        while !self.shared.stop.is_finishing() {
+            let Some((job, task)) = self.lease().await? else {
+                if self.shared.idle_exit.is_some_and(|limit| idle_since.elapsed() >= limit) {
+                    return Ok(Left::Idle);
+                }
+                self.look_again_after(&mut wait).await;
+                continue;
+            };
+            if self.stay(&job, task).await? == Left::JobEnded {
+                return Ok(Left::JobEnded);
+            }
+            idle_since = Instant::now();
+            wait = LOOK_AGAIN_FIRST;
+        }
+        Ok(Left::Stopped)
+    }
+
+    /// The call on queues has waited at the server already; the one on a job answers at once.
+    async fn look_again_after(&self, wait: &mut Duration) {
+        if let Source::Queues(_) = self.shared.source {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(*wait) => {}
+            () = self.shared.stop.reached(Phase::Finish) => {}
+        }
+        *wait = (*wait * 2).min(LOOK_AGAIN_LAST);
+    }
+
+    /// One lease call, repeated until it is answered.
+    async fn lease(&mut self) -> Answer<Option<(GrantedJob, LeasedTask)>> {
+        self.calls += 1;
+        let request_id = format!("{:08x}-{}", self.nonce, self.calls);
+        let granted = tokio::select! {
+            granted = until_answered(|| self.ask(&request_id, self.poll_s())) => granted?,
+            () = self.shared.stop.reached(Phase::Finish) => {
+                self.undo_lease(&request_id).await;
+                return Ok(None);
+            }
+        };
+        Ok(granted.job.zip(granted.tasks.into_iter().next()))
+    }
+
+    fn poll_s(&self) -> f64 {
+        let patience = self.shared.idle_exit.map_or(POLL_S, |limit| limit.as_secs_f64());
+        patience.min(POLL_S)
+    }
+
+    async fn ask(&self, request_id: &str, wait_s: f64) -> Answer<Granted> {
+        let (worker, request_id) = (self.name.clone(), Some(request_id.to_owned()));
+        match &self.shared.source {
+            Source::Job(id) => {
+                let body = LeaseJob {
+                    worker,
+                    max_tasks: 1,
+                    wait_s: None,
+                    request_id,
+                };
+                self.shared.client.lease_job(*id, &body).await
+            }
+            Source::Queues(queues) => {
+                let body = LeaseAny {
+                    worker,
+                    queues: queues.clone(),
+                    max_tasks: 1,
+                    wait_s: Some(wait_s),
+                    request_id,
+                };
+                self.shared.client.lease_any(&body).await
+            }
+        }
+    }
+
+    /// A call we stopped listening to may have been granted. Asked again under the same id, the server repeats its grant, and we can
+    /// give it back instead of letting it expire.
+    async fn undo_lease(&self, request_id: &str) {
+        let undo = async {
+            if let Ok(granted) = self.ask(request_id, 0.0).await
+                && let Some(job) = granted.job
+            {
+                self.release(job.id, granted.tasks.into_iter().map(|task| task.lease).collect())
+                    .await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, undo).await;
+    }
+
+    /// Performs a task and, for a while, the next ones of the same job.
+    async fn stay(&self, job: &GrantedJob, first: LeasedTask) -> Answer<Left> {
+        let since = Instant::now();
+        let mut next = Some(first);
+        while let Some(task) = next.take() {
+            let report = match self.perform(job, &task).await {
+                Performed::Report(report) => report,
+                Performed::GivenUp => {
+                    self.release(job.id, vec![task.lease]).await;
+                    return Ok(Left::Stopped);
+                }
+                Performed::Unwanted => return Ok(self.left_by_job()),
+            };
+            let goes_on = matches!(self.shared.source, Source::Job(_)) || since.elapsed() < STAY;
+            let then_lease = goes_on && !self.shared.stop.is_finishing();
+            let Some(posted) = self.report(job.id, report, then_lease).await? else {
+                return Ok(Left::Stopped);
+            };
+            next = posted.tasks.and_then(|tasks| tasks.into_iter().next());
+            if posted.job.state.is_final() {
+                return Ok(self.left_by_job());
+            }
+        }
+        Ok(Left::Idle)
+    }
+
+    /// The end of a job ends a worker that works for nothing else.
+    fn left_by_job(&self) -> Left {
+        match self.shared.source {
+            Source::Job(_) => Left::JobEnded,
+            Source::Queues(_) => Left::Idle,
+        }
+    }
+
+    /// Runs the command for one task while its lease is kept alive.
+    async fn perform(&self, job: &GrantedJob, task: &LeasedTask) -> Performed {
+        tokio::select! {
+            performed = self.execute(task) => performed,
+            state = self.keep(job.id, task) => {
+                tracing::info!(job = job.id, task = task.task, %state, "the job ended, its command is stopped");
+                Performed::Unwanted
+            }
+        }
+    }
+
+    async fn execute(&self, task: &LeasedTask) -> Performed {
+        let argv = self.shared.template.fill(&item_of(task.payload.get()));
+        let ended = child::run(&argv, self.shared.forward_to.is_some(), &self.shared.stop).await;
+        let mut finished = match ended {
+            Ended::Killed => return Performed::GivenUp,
+            Ended::NotStarted(error) => {
+                return Performed::Report(failed(task, format!("cannot start {}: {error}", argv[0])));
+            }
+            Ended::Exited(finished) => finished,
+        };
+        // Shown before it is reported: a crash in between shows it twice, the other order could lose it.
+        if let (Some(meter), Some((stdout, stderr))) = (self.shared.forward_to.clone(), finished.whole.take()) {
+            let _ = tokio::task::spawn_blocking(move || meter.forward(stdout, stderr)).await;
+        }
+        Performed::Report(match finished.failure() {
+            Some(error) => failed(task, error),
+            None => succeeded(task, &finished.stdout, &finished.stderr),
+        })
+    }
+
+    /// Extends the lease each time a third of it has passed; resolves once the job is over. A lease that is lost is still worth
+    /// finishing: a success counts from any lease of the run, and the server may take the lease back in.
+    async fn keep(&self, job: i64, task: &LeasedTask) -> State {
+        let client = &self.shared.client;
+        let lifetime_ms = (task.expires_at.0.0 - client.server_now().0).clamp(1_500, 3 * 3_600_000);
+        let third = Duration::from_millis(lifetime_ms as u64 / 3);
+        let body = Extend {
+            worker: self.name.clone(),
+            leases: vec![task.lease.clone()],
+            stage: None,
+            note: None,
+        };
+        let mut wait = third;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = third;
+            match client.extend(job, &body).await {
+                Ok(extended) if extended.job_state.is_final() => return extended.job_state,
+                Ok(extended) if !extended.lost.is_empty() => {
+                    tracing::debug!(job, task = task.task, "the lease was lost, the command goes on");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(job, task = task.task, %error, "cannot extend the lease");
+                    wait = third / 4;
+                }
+            }
+        }
+    }
+
+    /// Posts one result until it is answered; none if the worker had to leave before.
+    async fn report(&self, job: i64, report: ResultIn, then_lease: bool) -> Answer<Option<ResultsPosted>> {
+        let counter = match report.status {
+            ResultStatus::Succeeded => &self.shared.done.succeeded,
+            ResultStatus::Failed => &self.shared.done.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut body = PostResults {
+            worker: self.name.clone(),
+            results: vec![report],
+            then_lease: then_lease.then_some(ThenLease { max_tasks: 1 }),
+        };
+        let mut backoff = Backoff::default();
+        loop {
+            let error = tokio::select! {
+                posted = self.shared.client.post_results(job, &body) => match posted {
+                    Ok(posted) => {
+                        note_disposition(job, &posted);
+                        return Ok(Some(posted));
+                    }
+                    Err(error) => error,
+                },
+                () = self.patience_ends() => return Ok(None),
+            };
+            if let Some(refusal) = refused_value(&error, &body.results[0]) {
+                body.results[0] = refusal;
+                continue;
+            }
+            tokio::select! {
+                waited = backoff.wait(error) => waited?,
+                () = self.patience_ends() => return Ok(None),
+            }
+        }
+    }
+
+    async fn patience_ends(&self) {
+        self.shared.stop.reached(Phase::Abort).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+
+    /// Gives leases back, spending nothing. If it cannot, they expire.
+    async fn release(&self, job: i64, leases: Vec<String>) {
+        if leases.is_empty() {
+            return;
+        }
+        let body = Release {
+            worker: self.name.clone(),
+            leases,
+        };
+        let released = until_answered(|| self.shared.client.release(job, &body));
+        if !matches!(tokio::time::timeout(LAST_WORDS, released).await, Ok(Ok(_))) {
+            tracing::warn!(job, "a lease could not be given back and will expire");
+        }
+    }
+}
+
+fn succeeded(task: &LeasedTask, stdout: &str, stderr: &str) -> ResultIn {
+    let result = CommandResult {
+        exit: 0,
+        stdout,
+        stderr,
+    };
+    ResultIn {
+        lease: task.lease.clone(),
+        status: ResultStatus::Succeeded,
+        result: serde_json::value::to_raw_value(&result).ok(),
+        error: None,
+        retryable: true,
+        counters: None,
+    }
+}
+
+fn failed(task: &LeasedTask, error: String) -> ResultIn {
+    ResultIn {
+        lease: task.lease.clone(),
+        status: ResultStatus::Failed,
+        result: None,
+        error: Some(error),
+        retryable: true,
+        counters: None,
+    }
+}
+
+/// A result the server refuses for what it holds would be refused for ever: the task failed, and says why.
+fn refused_value(error: &ClientError, report: &ResultIn) -> Option<ResultIn> {
+    let problem = error.problem()?;
+    let about_the_value = matches!(problem.status, 400 | 413 | 422);
+    (about_the_value && report.status == ResultStatus::Succeeded).then(|| ResultIn {
+        status: ResultStatus::Failed,
+        result: None,
+        error: Some(format!("the result was refused: {error}")),
+        retryable: false,
+        ..report.clone()
+    })
+}
+
+fn note_disposition(job: i64, posted: &ResultsPosted) {
+    use crate::domain::ledger::Disposition::{Counted, Duplicate, Retrying};
+    for item in &posted.results {
+        if !matches!(item.disposition, Counted | Duplicate | Retrying) {
+            tracing::warn!(job, disposition = ?item.disposition, "a result did not count");
+        }
+    }
+}
