@@ -31,7 +31,7 @@ use super::ids::{LeaseSeq, Seq, UnixMs};
 use super::job::{Fence, JobRecord};
 use super::progress::Throughput;
 use batch::InFlight;
-use leases::Leases;
+use leases::{Claim, Leases};
 use std::collections::VecDeque;
 use tasks::Tasks;
 
@@ -62,7 +62,8 @@ pub const RESTORED_LEASE_MS: i64 = 60_000;
 /// A request that waits to be judged.
 #[derive(Debug)]
 enum Waiting {
-    Results(Results),
+    /// With the leases it claimed when it came: they do not expire before it is answered.
+    Results(Results, Vec<Claim>),
     Control(Ticket, Control),
 }
 
@@ -81,7 +82,8 @@ pub struct Ledger {
     bounds: Bounds,
     tasks: Tasks,
     leases: Leases,
-    /// Position of everything committed.
+    /// Position of the last row or update that is durable, so that no crash takes it back. Late results, which change nothing that
+    /// is visible, do not move it.
     committed: Seq,
     /// Last position given out; rows in flight are above `committed`.
     assigned: Seq,
@@ -93,6 +95,8 @@ pub struct Ledger {
     store_up: bool,
     newer_tokens: NewerTokens,
     throughput: Throughput,
+    /// Largest fraction of this run that may have been shown: appending to an open job must not take it back.
+    fraction_floor: f64,
     /// Grows with everything that a snapshot or a reader would see differently.
     revision: u64,
 }
@@ -114,8 +118,10 @@ impl Ledger {
             Command::Tick { store_up } => self.tick(store_up, now),
         }
         self.tasks.wake(now);
-        self.start_chunk(&mut effects);
         self.form_batch(now, &mut effects);
+        // After the batch: a control that has had its turn no longer holds a chunk back, and what is due by itself (a timed start, a
+        // cancel deadline) is not starved by chunk after chunk.
+        self.start_chunk(&mut effects);
         effects
     }
 
@@ -131,19 +137,17 @@ impl Ledger {
         if store_up && !self.store_up {
             // Nobody could report or extend during the outage, so nobody is late yet.
             self.leases.extend_all(now.plus_ms(RESTORED_LEASE_MS));
+            self.changed();
         }
         self.store_up = store_up;
     }
 
     /// When to send the next [`Command::Tick`]; none if only a command can change anything.
     pub fn next_wake(&mut self) -> Option<UnixMs> {
-        // While a batch is in flight its settlement brings the next judgement anyway.
-        let idle = self.in_flight.is_none();
-        let expiry = if idle && self.store_up {
-            self.leases.next_expiry()
-        } else {
-            None
-        };
+        // While a batch is in flight its settlement brings the next judgement anyway; so does the end of a chunk for what waits for it.
+        let may_expire = self.in_flight.is_none() && self.store_up;
+        let idle = self.in_flight.is_none() && self.storing.is_none();
+        let expiry = if may_expire { self.leases.next_expiry() } else { None };
         let start = self.record.start_at.filter(|_| idle && self.may_start_by_itself());
         let cancel = self
             .record

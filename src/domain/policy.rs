@@ -135,7 +135,8 @@ impl Policy {
     /// Do so many failed tasks of so many in all make the job failed?
     pub fn is_failed(&self, failed: u64, total: u64) -> bool {
         match self.failure_threshold {
-            FailureThreshold::Ratio(ratio) => failed as f64 > ratio * total as f64,
+            // Divided, not multiplied: 29 of 100 must equal 0.29, and 0.29 * 100 is below 29.
+            FailureThreshold::Ratio(ratio) => failed > 0 && failed as f64 / total as f64 > ratio,
             FailureThreshold::Count(count) => failed > u64::from(count),
         }
     }
@@ -194,5 +195,13 @@ mod tests {
         let policy = Policy::default();
         assert!(!policy.is_failed(5, 10));
         assert!(policy.is_failed(6, 10));
+        assert!(!policy.is_failed(0, 0));
+        for percent in 0..=100 {
+            let exact = Policy {
+                failure_threshold: FailureThreshold::Ratio(f64::from(percent) / 100.0),
+                ..Policy::default()
+            };
+            assert!(!exact.is_failed(u64::from(percent as u32), 100), "{percent}");
+        }
     }
 }

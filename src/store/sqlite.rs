@@ -20,6 +20,8 @@ mod schema;
 mod tokens;
 
 #[cfg(test)]
+mod own_test;
+#[cfg(test)]
 mod queries_test;
 #[cfg(test)]
 mod scratch;

@@ -2,7 +2,13 @@
 //!
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
+mod app;
 mod cluster;
 mod conformance;
+mod lifecycle;
 mod naive_writer;
+mod postgres_crash;
+mod postgres_fence;
+mod postgres_schema;
 mod postgres_sql;
+mod postgres_values;

@@ -3,9 +3,10 @@
 //! Owns: the order of judgement and what is in flight. Never: moves a committed set (settling does). Invariant: at most one batch is in
 //! flight, and it holds at most one outcome per task.
 
+use super::leases::Claim;
 use super::tasks::Spent;
 use super::{Disposition, Effects, Ledger, Reply, Results, Ticket, Waiting};
-use crate::domain::ids::{Attempt, TaskNo, UnixMs};
+use crate::domain::ids::{Attempt, Seq, TaskNo, UnixMs};
 use crate::domain::rows::{AttemptRow, Cause, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     /// Its spent attempts, if the batch spends one.
     pub(super) spent: Option<Spent>,
     pub(super) expired: bool,
+    /// Position of the last row that counts for the task.
+    pub(super) seq: Seq,
     pub(super) counters: Vec<(String, i64)>,
 }
 
@@ -29,8 +32,8 @@ pub(super) struct Owed {
     pub(super) ticket: Ticket,
     pub(super) worker: Arc<str>,
     pub(super) dispositions: Vec<(Disposition, Option<TaskNo>)>,
-    /// Tasks whose leases these items claimed while they waited.
-    pub(super) claimed: Vec<TaskNo>,
+    /// Leases these items claimed while they waited.
+    pub(super) claimed: Vec<Claim>,
     pub(super) then_lease: Option<u32>,
 }
 
@@ -63,12 +66,13 @@ impl Ledger {
         if self.refuse_newer(results.ticket, results.items.iter().map(|item| &item.lease), effects) {
             return;
         }
+        let mut claimed = Vec::with_capacity(results.items.len());
         for token in results.items.iter().filter_map(|item| item.lease.as_ref()) {
             if self.is_current(token, &results.worker, now) {
-                self.leases.claim(token.task);
+                claimed.extend(self.leases.claim(token.task));
             }
         }
-        self.inbox.push_back(Waiting::Results(results));
+        self.inbox.push_back(Waiting::Results(results, claimed));
     }
 
     pub(super) fn is_in_flight(&self, task: TaskNo) -> bool {
@@ -86,9 +90,18 @@ impl Ledger {
 
     /// Judges what waits and hands the batch out, unless one is in flight.
     pub(super) fn form_batch(&mut self, now: UnixMs, effects: &mut Effects) {
-        if self.in_flight.is_some() {
-            return;
+        // A round whose every item was judged on committed facts alone leaves nothing to wait for: whatever its bounds left in the
+        // inbox is judged at once, since no settlement will come to do it.
+        while self.in_flight.is_none() {
+            let waiting = self.inbox.len();
+            self.judge_round(now, effects);
+            if self.inbox.is_empty() || self.inbox.len() == waiting {
+                return;
+            }
         }
+    }
+
+    fn judge_round(&mut self, now: UnixMs, effects: &mut Effects) {
         let mut batch = InFlight::default();
         let mut rows = Rows::default();
         self.judge_inbox(&mut batch, &mut rows, now, effects);
@@ -105,7 +118,6 @@ impl Ledger {
             update: batch.update.clone(),
         };
         if formed.is_empty() {
-            // Everything was judged on committed facts alone.
             self.answer(batch.owed, &[], now, effects);
         } else {
             self.in_flight = Some(batch);
@@ -118,10 +130,10 @@ impl Ledger {
         while items < self.bounds.batch_items && bytes < self.bounds.batch_bytes {
             match self.inbox.pop_front() {
                 None => return,
-                Some(Waiting::Results(results)) => {
+                Some(Waiting::Results(results, claimed)) => {
                     items += results.items.len();
                     bytes += results.items.iter().map(|item| item.report.bytes()).sum::<usize>();
-                    self.judge_results(results, batch, rows, now);
+                    self.judge_results(results, claimed, batch, rows, now);
                 }
                 Some(Waiting::Control(ticket, control)) => {
                     // A control is judged on committed facts, and not while a chunk of tasks is being stored.
@@ -137,31 +149,33 @@ impl Ledger {
         }
     }
 
-    fn judge_results(&mut self, results: Results, batch: &mut InFlight, rows: &mut Rows, now: UnixMs) {
+    fn judge_results(
+        &mut self,
+        results: Results,
+        claimed: Vec<Claim>,
+        batch: &mut InFlight,
+        rows: &mut Rows,
+        now: UnixMs,
+    ) {
         let mut owed = Owed {
             ticket: results.ticket,
             worker: results.worker,
             dispositions: Vec::with_capacity(results.items.len()),
-            claimed: Vec::with_capacity(results.items.len()),
+            claimed,
             then_lease: results.then_lease,
         };
         for item in results.items {
             let task = item.lease.map(|lease| lease.task);
-            if let Some(lease) = &item.lease
-                && self.leases.get(lease.task).is_some_and(|held| held.is(lease))
-                && lease.run == self.record.run
-            {
-                owed.claimed.push(lease.task);
-            }
             let disposition = self.judge(item, &owed.worker, batch, rows, now);
             owed.dispositions.push((disposition, task));
         }
         batch.owed.push(owed);
     }
 
-    /// Spends the attempt of every lease that has run out.
+    /// Spends the attempt of every lease that has run out, as far as the batch has room; the rest is still due after it.
     fn expire(&mut self, batch: &mut InFlight, rows: &mut Rows, now: UnixMs) {
-        for task in self.leases.take_expired(now) {
+        let room = self.bounds.batch_items.saturating_sub(batch.entries.len());
+        for task in self.leases.take_expired(now, room) {
             let Some(held) = self.leases.get(task).cloned() else {
                 continue;
             };
@@ -218,18 +232,21 @@ impl Ledger {
         });
         let entry = batch.entries.entry(task).or_default();
         entry.spent = Some(spent);
+        entry.seq = seq;
         batch.ends_leases += u32::from(self.leases.get(task).is_some());
         if exhausted {
             entry.decided = Some(Verdict::Failed);
             entry.row = Some(rows.outcomes.len());
             batch.newly_decided += 1;
             let error = error.unwrap_or_else(|| "the lease expired".into());
+            let seq = self.next_seq();
+            entry.seq = seq;
             rows.outcomes.push(OutcomeRow {
                 run,
                 task,
                 verdict: Verdict::Failed,
                 attempt,
-                seq: self.next_seq(),
+                seq,
                 result: None,
                 error: Some(error),
                 counters: None,
@@ -243,8 +260,8 @@ impl Ledger {
     /// Sends the replies owed by a settled batch; items of refused tasks are `rejected`.
     pub(super) fn answer(&mut self, owed: Vec<Owed>, refused: &[TaskNo], now: UnixMs, effects: &mut Effects) {
         for owed in owed {
-            for &task in &owed.claimed {
-                self.leases.unclaim(task);
+            for &claim in &owed.claimed {
+                self.leases.unclaim(claim);
             }
             let dispositions = owed
                 .dispositions

@@ -25,6 +25,7 @@ impl Ledger {
         if let Some(replayed) = request_id.as_ref().and_then(|id| self.leases.replay(worker, id)) {
             return replayed
                 .into_iter()
+                .filter(|&(task, _)| !self.is_expiring(task))
                 .map(|(task, held)| self.granted(task, held))
                 .collect();
         }
@@ -50,7 +51,8 @@ impl Ledger {
             granted.push(self.granted(task, &held));
             self.leases.insert(task, held);
         }
-        if let Some(request_id) = request_id {
+        // An empty answer is not worth repeating: a parked call asks again under the same id once there is work.
+        if let Some(request_id) = request_id.filter(|_| !granted.is_empty()) {
             let grant = granted
                 .iter()
                 .map(|granted| (granted.lease.task, granted.lease.seq))

@@ -50,6 +50,7 @@ impl Ledger {
         }
         let reply = match outcome {
             AppendOutcome::Done { added, existing } => {
+                self.fraction_floor = self.fraction().unwrap_or(0.0);
                 self.tasks.grow(added);
                 self.record.tally.total = self.tasks.total;
                 self.changed();

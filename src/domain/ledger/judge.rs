@@ -80,6 +80,7 @@ impl Ledger {
         batch.ends_leases += u32::from(leased && entry.spent.is_none());
         batch.newly_decided += u32::from(decided.is_none());
         entry.decided = Some(Verdict::Succeeded);
+        entry.seq = row.seq;
         entry.counters = counters;
         match entry.row {
             // One row per task: the success replaces the failure that this same batch was about to record.
@@ -150,17 +151,21 @@ impl Ledger {
         if verdict == Verdict::Failed && self.tasks.spent(lease.task).was_reported(lease.attempt) {
             return Disposition::Duplicate;
         }
-        let known = self.tasks.late.contains_key(&lease.task) || batch.late.iter().any(|(task, _)| *task == lease.task);
-        let same_task = rows.late.iter().position(|row| row.task == lease.task);
-        if known || same_task.is_some_and(|_| verdict == Verdict::Failed) {
+        // A final job's batch holds nothing but late rows, so an entry's row is a late one.
+        let in_batch = batch.entries.get(&lease.task).and_then(|entry| entry.row);
+        let worse =
+            in_batch.is_some_and(|at| verdict == Verdict::Failed || rows.late[at].verdict == Verdict::Succeeded);
+        if worse || self.tasks.late.contains_key(&lease.task) {
             return Disposition::Late;
         }
         let row = self.outcome_row(lease, verdict, result, error, &counters, worker, now);
-        match same_task {
+        match in_batch {
             Some(at) => rows.late[at] = row,
-            None => rows.late.push(row),
+            None => {
+                batch.entries.entry(lease.task).or_default().row = Some(rows.late.len());
+                rows.late.push(row);
+            }
         }
-        batch.entries.entry(lease.task).or_default();
         if verdict == Verdict::Succeeded {
             batch.late.push((lease.task, counters));
         }

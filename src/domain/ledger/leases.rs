@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Workers without leases that are remembered for replaying their last grant.
 const IDLE_WORKERS_KEPT: usize = 4_096;
 
+/// Names a lease that a waiting result keeps from expiring.
+pub(super) type Claim = (TaskNo, LeaseSeq);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) attempt: Attempt,
@@ -116,15 +119,15 @@ impl Leases {
     }
 
     /// A result for this task has arrived.
-    pub(super) fn claim(&mut self, task: TaskNo) {
-        if let Some(held) = self.held.get_mut(&task) {
-            held.claims += 1;
-        }
+    pub(super) fn claim(&mut self, task: TaskNo) -> Option<Claim> {
+        let held = self.held.get_mut(&task)?;
+        held.claims += 1;
+        Some((task, held.seq))
     }
 
-    /// A result for this task is settled; its lease may expire again.
-    pub(super) fn unclaim(&mut self, task: TaskNo) {
-        if let Some(held) = self.held.get_mut(&task) {
+    /// A result for this task is settled; its lease may expire again. A later lease of the same task keeps its own claims.
+    pub(super) fn unclaim(&mut self, (task, seq): Claim) {
+        if let Some(held) = self.held.get_mut(&task).filter(|held| held.seq == seq) {
             held.claims = held.claims.saturating_sub(1);
             if held.claims == 0 {
                 self.expiries.push(Reverse((held.expires_at, task, held.seq)));
@@ -132,12 +135,13 @@ impl Leases {
         }
     }
 
-    /// The tasks whose lease has run out; each leaves the expiry order until it is extended.
-    pub(super) fn take_expired(&mut self, now: UnixMs) -> Vec<TaskNo> {
+    /// The tasks whose lease has run out, at most so many; each leaves the expiry order until it is extended.
+    pub(super) fn take_expired(&mut self, now: UnixMs, most: usize) -> Vec<TaskNo> {
         let mut expired = Vec::new();
-        while let Some(at) = self.next_expiry() {
-            if at > now {
-                break;
+        while expired.len() < most {
+            match self.next_expiry() {
+                Some(at) if at <= now => {}
+                _ => break,
             }
             if let Some(Reverse((_, task, _))) = self.expiries.pop() {
                 expired.push(task);

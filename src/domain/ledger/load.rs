@@ -39,6 +39,7 @@ pub struct Loading {
     record: JobRecord,
     tasks: Tasks,
     held: Vec<(TaskNo, Held)>,
+    fraction_floor: f64,
     seq: Seq,
 }
 
@@ -53,6 +54,7 @@ impl Loading {
             record,
             tasks: Tasks::default(),
             held: Vec::new(),
+            fraction_floor: 0.0,
             seq: Seq(0),
         };
         loading.tasks.total = loading.record.tally.total;
@@ -66,6 +68,7 @@ impl Loading {
                 .collect();
             loading.held = saved.held().collect();
             loading.tasks.counters = saved.counters;
+            loading.fraction_floor = saved.fraction_floor;
             loading.seq = saved.seq;
         }
         loading
@@ -139,6 +142,21 @@ impl Loading {
         }
     }
 
+    /// The row's tally was written together with outcomes it counted: all of them must have been found again, and once the job is final
+    /// there can be no others.
+    fn prove_complete(&self, tasks: &Tasks) -> Result<(), CorruptJob> {
+        let row = &self.record.tally;
+        let found = (tasks.succeeded_count(), tasks.decided_count());
+        let written = (row.succeeded, row.succeeded + row.failed);
+        if found.0 < written.0 || found.1 < written.1 {
+            return Err(self.corrupt("fewer outcomes than its row has counted"));
+        }
+        if self.record.state.is_final() && found != written {
+            return Err(self.corrupt("more outcomes than its row has counted"));
+        }
+        Ok(())
+    }
+
     /// The ledger at what is committed. `lease_seq` must be above every one this epoch has used for the job.
     pub fn finish(
         self,
@@ -170,6 +188,7 @@ impl Loading {
         if !self.record.state.is_active() {
             tasks.stop();
         }
+        self.prove_complete(&tasks)?;
         let seq = self.seq.max(self.record.changed_seq);
         Ok(Ledger {
             record: self.record,
@@ -187,6 +206,7 @@ impl Loading {
             store_up: true,
             newer_tokens,
             throughput: Throughput::default(),
+            fraction_floor: self.fraction_floor,
             revision: 0,
         })
     }

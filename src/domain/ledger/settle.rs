@@ -4,7 +4,7 @@
 //! becomes visible, and its replies leave in the same stroke.
 
 use super::batch::{Entry, InFlight};
-use super::{Effects, Ledger, RESTORED_LEASE_MS, Reply, Settlement};
+use super::{Effects, Ledger, RESTORED_LEASE_MS, Refusal, Reply, Settlement};
 use crate::domain::ids::{TaskNo, UnixMs};
 use crate::domain::progress::Throughput;
 use crate::domain::rows::JobUpdate;
@@ -20,12 +20,13 @@ impl Ledger {
             late,
             ..
         } = batch;
-        let mut newly_decided = 0;
+        let (mut newly_decided, mut durable) = (0, self.committed);
         for (task, entry) in entries {
             if settlement.refused.contains(&task) {
                 // The lease stays; an expiry that could not be recorded is tried again later.
                 self.leases.extend(task, now.plus_ms(RESTORED_LEASE_MS));
             } else {
+                durable = durable.max(entry.seq);
                 newly_decided += u32::from(self.settle_task(task, entry));
             }
         }
@@ -35,13 +36,19 @@ impl Ledger {
                 self.tasks.late.insert(task, (self.record.run, counters));
             }
         }
-        self.committed = self.assigned;
         if let Some(update) = update.filter(|_| !settlement.update_dropped) {
+            durable = durable.max(update.changed_seq);
             self.settle_update(update);
         }
+        self.committed = durable;
         self.changed();
         if let Some(ticket) = control {
-            effects.reply(ticket, Reply::Control(Ok(())));
+            let done = if settlement.update_dropped {
+                Err(Refusal::NotStored)
+            } else {
+                Ok(())
+            };
+            effects.reply(ticket, Reply::Control(done));
         }
         self.answer(owed, &settlement.refused, now, effects);
     }
@@ -49,6 +56,10 @@ impl Ledger {
     /// Returns whether the task was undecided before.
     fn settle_task(&mut self, task: TaskNo, entry: Entry) -> bool {
         let was_undecided = self.tasks.verdict(task).is_none();
+        if entry.spent.is_some() {
+            // Before its attempts are replaced: its place among the retries is found by when they said it was due.
+            self.tasks.take(task);
+        }
         match (entry.decided, entry.spent) {
             (Some(verdict), spent) => {
                 self.leases.remove(task);
@@ -71,13 +82,16 @@ impl Ledger {
         if update.run > self.record.run {
             self.leases.clear();
             self.throughput = Throughput::default();
+            self.fraction_floor = 0.0;
             if update.promote_late {
                 self.tasks.repeat_failed();
             } else {
                 self.tasks.repeat_all();
             }
         } else if update.state.is_final() {
+            let leased: Vec<TaskNo> = self.leases.iter().map(|(task, _)| task).collect();
             self.leases.clear();
+            leased.into_iter().for_each(|task| self.tasks.put_ready(task));
             self.tasks.stop();
         }
         self.record.state = update.state;

@@ -26,6 +26,7 @@ pub(super) struct Saved {
     pub(super) failed: Vec<u8>,
     pub(super) spent: Vec<(TaskNo, u32, u64, UnixMs)>,
     pub(super) counters: BTreeMap<String, i64>,
+    pub(super) fraction_floor: f64,
     pub(super) late: Vec<(TaskNo, Run, Vec<(String, i64)>)>,
     pub(super) workers: Vec<Arc<str>>,
     pub(super) leases: Vec<SavedLease>,
@@ -77,6 +78,7 @@ impl Ledger {
                 .map(|(&task, s)| (task, s.attempts, s.reported, s.due))
                 .collect(),
             counters: self.tasks.counters.clone(),
+            fraction_floor: self.fraction_floor,
             late: self
                 .tasks
                 .late

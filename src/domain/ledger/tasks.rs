@@ -1,7 +1,7 @@
 //! The sets of a job's tasks: what is ready, what waits for its retry, what is decided.
 //!
 //! Owns: those sets, spent attempts, summed counters. Never: knows leases or what is in flight; everything here is committed.
-//! Invariant: ready, retrying, succeeded and failed are disjoint, and every member is below `total`.
+//! Invariant: ready, retrying, succeeded and failed are disjoint, every member is below `total`, and a task in none of them is leased.
 
 use crate::domain::ids::{Attempt, Run, TaskNo, UnixMs};
 use crate::domain::rows::{Cause, Verdict};
@@ -113,6 +113,7 @@ impl Tasks {
         taken
     }
 
+    /// Gives an undecided task back.
     pub(super) fn put_ready(&mut self, task: TaskNo) {
         self.ready.insert(task.0);
     }
@@ -199,6 +200,7 @@ impl Tasks {
 
     /// Nothing is handed out any more: undecided tasks are merely pending.
     pub(super) fn stop(&mut self) {
+        self.ready |= &self.retrying;
         self.retrying.clear();
         self.due.clear();
     }

@@ -102,15 +102,8 @@ impl Ledger {
         if !open && decided == self.tasks.total {
             return Some(self.verdict(&self.tally_after(batch)));
         }
-        if self.record.policy.abort_early && !open && !batch.entries.is_empty() {
-            let tally = self.tally_after(batch);
-            if self
-                .record
-                .policy
-                .is_failed(u64::from(tally.failed), u64::from(tally.total))
-            {
-                return Some((State::Failed, Some(threshold_exceeded(&tally))));
-            }
+        if self.is_doomed(state, open, batch) {
+            return Some((State::Failed, Some(threshold_exceeded(&self.tally_after(batch)))));
         }
         let given_back = self.leases.len() <= batch.ends_leases;
         let overdue = self.record.cancel_at.is_some_and(|at| at <= now);
@@ -118,6 +111,23 @@ impl Ledger {
             return Some((State::Canceled, Some(canceled(self.tasks.total - decided))));
         }
         None
+    }
+
+    /// Is the threshold certain to be passed, and is that reason enough to stop? Not while a cancel is under way: it has precedence.
+    fn is_doomed(&self, state: State, open: bool, batch: &InFlight) -> bool {
+        let policy = &self.record.policy;
+        if !policy.abort_early || open || state == State::Canceling {
+            return false;
+        }
+        let mut failed = i64::from(self.tasks.failed_count());
+        for (&task, entry) in &batch.entries {
+            failed += match (self.tasks.verdict(task), entry.decided) {
+                (None, Some(Verdict::Failed)) => 1,
+                (Some(Verdict::Failed), Some(Verdict::Succeeded)) => -1,
+                _ => 0,
+            };
+        }
+        policy.is_failed(failed.max(0) as u64, u64::from(self.tasks.total))
     }
 
     /// The verdict on a job whose every task is decided.

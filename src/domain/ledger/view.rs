@@ -8,6 +8,7 @@ use crate::domain::ids::{Attempt, TaskNo, UnixMs};
 use crate::domain::job::{Fence, JobRecord};
 use crate::domain::progress::{Progress, StageProgress, fraction};
 use crate::domain::rows::Verdict;
+use roaring::RoaringBitmap;
 
 impl Ledger {
     pub fn record(&self) -> &JobRecord {
@@ -68,7 +69,7 @@ impl Ledger {
             retrying,
             succeeded,
             failed,
-            fraction: fraction(decided, total, self.record.open, self.record.expected_total),
+            fraction: self.fraction(),
             rate_per_s,
             eta_s: rate_per_s
                 .filter(|rate| *rate > 0.0)
@@ -76,6 +77,12 @@ impl Ledger {
             counters: self.tasks.counters.clone(),
             stages: stages.collect(),
         }
+    }
+
+    /// The decided share, never below what was shown before in this run.
+    pub(super) fn fraction(&self) -> Option<f64> {
+        let (open, expected) = (self.record.open, self.record.expected_total);
+        fraction(self.tasks.decided_count(), self.tasks.total, open, expected).map(|now| now.max(self.fraction_floor))
     }
 
     /// Where a task is; none if there is no such task.
@@ -110,30 +117,20 @@ impl Ledger {
     /// Tasks above `after` that are in the given state (or in any), in order of their numbers, at most so many.
     pub fn tasks_in(&self, state: Option<TaskState>, after: Option<TaskNo>, most: usize) -> Vec<(TaskNo, TaskStatus)> {
         let first = after.map_or(0, |task| task.0.saturating_add(1));
-        let set = match state {
-            Some(TaskState::Succeeded) => Some(&self.tasks.succeeded),
-            Some(TaskState::Failed) => Some(&self.tasks.failed),
-            Some(TaskState::Retrying) => Some(&self.tasks.retrying),
-            _ => None,
-        };
         let status = |task: u32| self.task(TaskNo(task)).map(|status| (TaskNo(task), status));
-        match (state, set) {
-            (Some(_), Some(set)) => set.range(first..).filter_map(status).take(most).collect(),
-            (Some(TaskState::Leased), _) => {
-                let mut leased: Vec<u32> = self
-                    .leases
-                    .iter()
-                    .map(|(task, _)| task.0)
-                    .filter(|&t| t >= first)
-                    .collect();
+        let members = |set: &RoaringBitmap| set.range(first..).filter_map(status).take(most).collect();
+        match state {
+            None => (first..self.tasks.total).filter_map(status).take(most).collect(),
+            Some(TaskState::Pending) => members(&self.tasks.ready),
+            Some(TaskState::Retrying) => members(&self.tasks.retrying),
+            Some(TaskState::Succeeded) => members(&self.tasks.succeeded),
+            Some(TaskState::Failed) => members(&self.tasks.failed),
+            Some(TaskState::Leased) => {
+                let mut leased: Vec<u32> = self.leases.iter().map(|(task, _)| task.0).collect();
+                leased.retain(|&task| task >= first);
                 leased.sort_unstable();
                 leased.into_iter().filter_map(status).take(most).collect()
             }
-            (wanted, _) => (first..self.tasks.total)
-                .filter_map(status)
-                .filter(|(_, status)| wanted.is_none_or(|state| status.state == state))
-                .take(most)
-                .collect(),
         }
     }
 }

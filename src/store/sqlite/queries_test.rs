@@ -83,10 +83,7 @@ fn state_lists_in_sql_are_the_domains() {
     let unfinished: Vec<State> = ALL.into_iter().filter(|state| !state.is_final()).collect();
     let known = [words(&ALL), words(&FINAL), words(&unfinished)];
     let schema = fs::read_to_string(room().join("migrations/V1__initial.sql")).unwrap();
-    assert_eq!(
-        state_lists(&schema),
-        [words(&ALL), words(&FINAL), words(&unfinished), words(&FINAL)]
-    );
+    assert_eq!(state_lists(&schema), [words(&ALL), words(&unfinished), words(&FINAL)]);
     let mut lists = 0;
     for file in files_below(&room(), "sql") {
         for list in state_lists(&fs::read_to_string(&file).unwrap()) {
@@ -94,5 +91,5 @@ fn state_lists_in_sql_are_the_domains() {
             lists += 1;
         }
     }
-    assert_eq!(lists, 5, "a list was added or lost; check it against the domain");
+    assert_eq!(lists, 4, "a list was added or lost; check it against the domain");
 }

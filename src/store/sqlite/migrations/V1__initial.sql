@@ -48,8 +48,7 @@ CREATE TABLE jobs (
     started_at INTEGER,
     finished_at INTEGER,
     updated_at INTEGER NOT NULL,
-    changed_seq INTEGER NOT NULL,
-    CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'partially_succeeded', 'failed', 'canceled')))
+    changed_seq INTEGER NOT NULL
 ) STRICT;
 
 CREATE INDEX jobs_unfinished ON jobs (queue_id, id) WHERE state IN ('pending', 'running', 'paused', 'canceling');
