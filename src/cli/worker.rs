@@ -306,17 +306,19 @@ impl Worker {
             then_lease: then_lease.then_some(ThenLease { max_tasks: 1 }),
         };
         let mut backoff = Backoff::default();
+        let mut is_repeated = false;
         loop {
             let error = tokio::select! {
                 posted = self.shared.client.post_results(job, &body) => match posted {
                     Ok(posted) => {
-                        self.note(job, task, &body.results[0], &posted);
+                        self.note(job, task, &body.results[0], &posted, is_repeated);
                         return Ok(Some(posted));
                     }
                     Err(error) => error,
                 },
                 () = self.patience_ends() => return Ok(None),
             };
+            is_repeated = true;
             if let Some(refusal) = refused_value(&error, &body.results[0]) {
                 body.results[0] = refusal;
                 continue;
@@ -328,15 +330,21 @@ impl Worker {
         }
     }
 
-    /// Counts and tells what the server made of a result. A repeated post that finds its first one committed is `duplicate`: it counts
-    /// here, for the first answer was lost.
-    fn note(&self, job: i64, task: &LeasedTask, report: &ResultIn, posted: &ResultsPosted) {
+    /// Counts and tells what the server made of a result. A repeated post that finds its first one committed is `duplicate`, and counts
+    /// here, for the first answer was lost; any other duplicate is somebody else's success.
+    fn note(&self, job: i64, task: &LeasedTask, report: &ResultIn, posted: &ResultsPosted, is_repeated: bool) {
         let Some(disposition) = posted.results.first().map(|item| item.disposition) else {
             return;
         };
         match (disposition, report.status) {
-            (Disposition::Counted | Disposition::Duplicate, ResultStatus::Succeeded) => {
+            (Disposition::Counted, ResultStatus::Succeeded) => {
                 self.shared.done.succeeded.fetch_add(1, Ordering::Relaxed);
+            }
+            (Disposition::Duplicate, ResultStatus::Succeeded) => {
+                self.shared
+                    .done
+                    .succeeded
+                    .fetch_add(u64::from(is_repeated), Ordering::Relaxed);
             }
             (Disposition::Counted, ResultStatus::Failed) => {
                 self.shared.done.failed.fetch_add(1, Ordering::Relaxed);
