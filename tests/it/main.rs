@@ -5,6 +5,11 @@
 mod app;
 mod cluster;
 mod conformance;
+mod http_append;
+mod http_auth;
+mod http_bounds;
+mod http_call;
+mod http_reads;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;
