@@ -119,9 +119,23 @@ impl Cluster {
         }
     }
 
-    /// Pid of the running server.
-    pub(crate) fn pid(&self) -> Pid {
-        self.server.lock().unwrap().as_ref().expect("the server runs").pid
+    /// Stops the server and its backends as if the machine hung: it answers nothing, and nothing is closed.
+    pub(crate) fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let server = self.server.lock().unwrap();
+        let postmaster = server.as_ref().expect("the server runs").pid;
+        for pid in std::iter::once(postmaster).chain(children(postmaster)) {
+            // A backend may end in between; the server itself is our own.
+            let _ = kill_process(pid, signal);
+        }
     }
 
     /// An empty database, not migrated.
@@ -180,6 +194,18 @@ impl Server {
         self.watchdog.wait().expect("the watchdog is our child");
         debug_assert!(test_kill_process(self.pid).is_err(), "the server outlived its watchdog");
     }
+}
+
+/// Processes whose parent is the given one.
+fn children(parent: Pid) -> Vec<Pid> {
+    let listed = Command::new("ps")
+        .args(["-o", "pid=", "--ppid", &parent.as_raw_nonzero().to_string()])
+        .output()
+        .expect("ps lists processes");
+    String::from_utf8_lossy(&listed.stdout)
+        .split_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
 }
 
 /// A plain connection beside the store, for what a test must see or do behind its back.

@@ -1,1 +1,157 @@
-//! placeholder
+//! The contract of `src/store.rs`, sentence by sentence, for every store.
+//!
+//! Owns: the list of tests and of backends. Never: names a backend inside a test. Invariant: each test runs on each backend, on a store
+//! of its own.
+//!
+//! A backend is one line below: its name, and an async function that answers a migrated store with whatever must live as long.
+
+use std::any::Any;
+use std::sync::Arc;
+use tallykeeper::store::Store;
+
+mod appending;
+mod committing;
+mod creating;
+pub(crate) mod fixture;
+mod nodes;
+mod reading;
+mod results;
+mod retrying;
+mod snapshots;
+mod tokens;
+
+/// A migrated, empty store.
+pub(crate) struct Fresh {
+    pub(crate) store: Arc<dyn Store>,
+    /// Dropped after the store.
+    pub(crate) _keep: Box<dyn Any + Send + Sync>,
+}
+
+macro_rules! stamp {
+    ($open:path; $($suite:ident: [$($test:ident),* $(,)?])*) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let fresh = $open().await;
+                crate::conformance::$suite::$test(fresh.store.clone()).await;
+            }
+        )*)*
+    };
+}
+
+macro_rules! backends {
+    ($($backend:ident => $open:path),* $(,)?) => {
+        $(mod $backend {
+            stamp! { $open;
+                nodes: [
+                    migrating_again_runs_nothing,
+                    the_clock_does_not_run_backwards,
+                    a_second_living_incarnation_conflicts,
+                    a_dead_or_gone_incarnation_is_replaced_without_asking,
+                    fm55_a_replaced_incarnation_finds_out_and_takes_nothing,
+                    registering_again_is_no_conflict,
+                    taking_a_named_queue_creates_it,
+                    taking_takes_what_nobody_owns_and_answers_everything_owned,
+                    taking_again_keeps_the_epoch,
+                    a_new_incarnation_takes_its_own_queues_back,
+                    a_dead_owners_queues_are_taken_and_a_living_ones_are_not,
+                    a_released_node_is_gone_and_its_queues_are_free,
+                    nodes_are_listed_with_their_signs_of_life,
+                ]
+                creating: [
+                    a_created_job_reads_back_as_answered,
+                    a_job_is_created_pending_running_or_ended,
+                    duplicate_keys_are_rejected_and_nothing_is_written,
+                    many_inline_tasks_are_numbered_densely,
+                    an_idempotency_key_names_one_job,
+                    an_idempotency_key_with_another_body_is_a_mismatch,
+                    a_key_belongs_to_its_scope,
+                    concurrent_creators_with_one_key_make_one_job,
+                    jobs_of_one_queue_share_its_id,
+                ]
+                appending: [
+                    tasks_are_numbered_densely_in_order,
+                    duplicates_in_the_chunk_and_in_the_job_are_dropped,
+                    a_chunk_of_known_keys_adds_nothing,
+                    a_wrong_first_task_writes_nothing,
+                    concurrent_appends_let_one_through,
+                    fm55_an_append_without_ownership_is_fenced,
+                    appending_to_no_job_is_not_found,
+                ]
+                committing: [
+                    answers_come_in_the_order_of_the_batches,
+                    outcomes_are_inserted_once,
+                    fm16_committing_again_changes_nothing,
+                    fm31_a_success_replaces_a_failure_and_never_the_other_way,
+                    attempts_are_inserted_once,
+                    late_results_are_kept_and_a_success_replaces_a_failure,
+                    a_change_of_state_is_written_whole,
+                    fm03_an_update_from_another_state_is_fenced_whole,
+                    an_update_from_another_run_is_fenced,
+                    a_lost_update_leaves_the_other_jobs_alone,
+                    our_own_update_replayed_is_committed,
+                    two_racing_updates_let_one_through,
+                    fm02_fm03_a_final_state_stays_within_its_run,
+                    fm55_another_epoch_is_refused_whole_and_others_are_not,
+                    fm55_a_taken_over_queue_refuses_its_old_owner,
+                    a_batch_for_another_queues_job_changes_nothing,
+                    an_empty_commit_answers_nothing,
+                ]
+                retrying: [
+                    a_retry_promotes_late_successes_of_standing_runs,
+                    promoting_again_changes_nothing,
+                    late_results_of_runs_that_do_not_stand_stay_late,
+                    the_latest_late_success_is_promoted,
+                    a_standing_success_is_not_promoted_over,
+                ]
+                snapshots: [
+                    a_snapshot_reads_back,
+                    only_a_larger_version_replaces,
+                    fm55_a_snapshot_of_another_epoch_is_skipped,
+                    an_absent_snapshot_is_none,
+                ]
+                reading: [
+                    an_absent_job_is_none,
+                    fm09_each_state_is_found_by_its_filter_and_by_no_other,
+                    jobs_are_listed_newest_first_in_pages,
+                    jobs_are_filtered_by_queue_label_and_name,
+                    filters_combine,
+                    unfinished_jobs_are_active_or_waiting_for_their_start,
+                    facts_come_in_order_of_seq_in_pages,
+                    tasks_come_by_number_within_a_bound_of_bytes,
+                ]
+                results: [
+                    the_latest_standing_success_speaks_for_a_task,
+                    only_the_current_runs_failure_counts,
+                    runs_before_the_base_do_not_count,
+                    a_late_result_is_marked_unless_the_task_was_decided,
+                    results_are_filtered_by_verdict,
+                    results_come_in_pages_within_a_bound_of_bytes,
+                    a_result_carries_everything_that_was_stored,
+                ]
+                tokens: [
+                    tokens_are_listed_oldest_first,
+                    a_revoked_token_is_gone,
+                    revoking_an_absent_token_is_not_found,
+                    a_second_token_of_one_id_is_rejected,
+                ]
+            }
+        })*
+    };
+}
+
+backends! {
+    postgres => crate::conformance::on_postgres,
+}
+
+async fn on_postgres() -> Fresh {
+    use tallykeeper::store::postgres::{Postgres, Settings};
+    let url = crate::cluster::fresh_database().await;
+    let store = Postgres::connect(&url, Settings::default())
+        .await
+        .expect("a fresh database answers");
+    Fresh {
+        store: Arc::new(store),
+        _keep: Box::new(()),
+    }
+}

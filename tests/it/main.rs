@@ -5,4 +5,8 @@
 mod cluster;
 mod conformance;
 mod naive_writer;
+mod postgres_crash;
+mod postgres_fence;
+mod postgres_schema;
 mod postgres_sql;
+mod postgres_values;

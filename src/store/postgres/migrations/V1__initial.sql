@@ -58,10 +58,6 @@ CREATE TABLE jobs (
     CONSTRAINT jobs_state_known CHECK (
         -- states: ALL
         state IN ('pending', 'running', 'paused', 'canceling', 'succeeded', 'partially_succeeded', 'failed', 'canceled')
-    ),
-    CONSTRAINT jobs_finished_iff_final CHECK (
-        -- states: FINAL
-        (finished_at IS NOT NULL) = (state IN ('succeeded', 'partially_succeeded', 'failed', 'canceled'))
     )
 ) WITH (fillfactor = 70);
 

@@ -1,0 +1,172 @@
+//! The fence on real transactions, where only PostgreSQL has several at once.
+//!
+//! Owns: the proof that a take-over and old writers serialise. Never: waits for time to pass; it watches the locks. Invariant: none of
+//! its own.
+
+use crate::cluster;
+use crate::conformance::fixture::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tallykeeper::domain::job::{Fence, JobRecord};
+use tallykeeper::store::BatchAnswer::{Committed, Fenced};
+use tallykeeper::store::StoreError;
+use tallykeeper::store::postgres::{LOCK_NAMESPACE, Postgres, Settings};
+use tokio_postgres::Client;
+
+/// The store's own statement, so that the test cannot drift from it.
+const TRY_LOCK: &str = include_str!("../../src/store/postgres/queries/queues/try_lock.sql");
+const WRITERS: usize = 4;
+
+async fn open(url: &str, settings: Settings) -> AnyStore {
+    Arc::new(Postgres::connect(url, settings).await.unwrap())
+}
+
+/// A database, the old owner's store with a running job, and another store whose node may take over: the old owner is dead.
+async fn old_and_new() -> (String, AnyStore, JobRecord, Fence) {
+    let url = cluster::fresh_database().await;
+    let store = open(&url, Settings::default()).await;
+    let (record, fence) = running(&store, "q", 1000).await;
+    (url, store, record, fence)
+}
+
+/// Begins a transaction of the old owner that has proven ownership and written, but not ended.
+async fn hold(db: &Client, fence: Fence, job: i64) {
+    db.batch_execute("BEGIN").await.unwrap();
+    let row = db
+        .query_one(TRY_LOCK, &[&LOCK_NAMESPACE, &vec![fence.queue.0]])
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>("locked"));
+    db.execute(
+        "INSERT INTO outcomes (job, run, task, succeeded, attempt, seq, worker, at) VALUES ($1, 1, 0, true, 1, 1, 'old', 0)",
+        &[&job],
+    )
+    .await
+    .unwrap();
+}
+
+/// Returns once somebody waits for an advisory lock.
+async fn somebody_waits(db: &Client) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while db.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn epoch(db: &Client, fence: Fence) -> i64 {
+    let sql = "SELECT epoch FROM queue_owner WHERE queue_id = $1";
+    db.query_one(sql, &[&fence.queue.0]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm55_a_take_over_waits_for_the_old_owners_transaction() {
+    let (url, store, record, old) = old_and_new().await;
+    let (zombie, watcher) = (cluster::connect(&url).await, cluster::connect(&url).await);
+    hold(&zombie, old, record.id.0).await;
+    let successor = registered(&store, "home", "home-2", ALIVE_S).await;
+    let taking = tokio::spawn({
+        let store = store.clone();
+        async move { store.take_queues(&successor, None).await }
+    });
+    somebody_waits(&watcher).await;
+    assert!(
+        !taking.is_finished(),
+        "the take-over overtook a transaction of the old owner"
+    );
+    assert_eq!(epoch(&watcher, old).await, old.epoch.0);
+    // No further transaction of the old owner gets in front of the take-over, though the epoch is still the old one.
+    let write = |seq| with_outcomes(record.id, old, vec![success(2, seq)]);
+    assert_eq!(store.commit(&[write(2)]).await.unwrap(), [Fenced]);
+    zombie.batch_execute("COMMIT").await.unwrap();
+    let taken = taking.await.unwrap().unwrap();
+    assert_eq!(fence_of(&taken, "q").unwrap().epoch.0, old.epoch.0 + 1);
+    assert_eq!(
+        seqs(&store, record.id).await,
+        [1],
+        "whoever loads after the take-over sees what the old owner wrote"
+    );
+    assert_eq!(store.commit(&[write(3)]).await.unwrap(), [Fenced]);
+    assert_eq!(seqs(&store, record.id).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_owner_makes_a_take_over_unavailable_and_keeps_no_other_queue_waiting() {
+    let (url, store, record, old) = old_and_new().await;
+    own(&store, "free").await;
+    let zombie = cluster::connect(&url).await;
+    hold(&zombie, old, record.id.0).await;
+    let impatient = Settings {
+        lock_timeout: Duration::from_millis(200),
+        ..Settings::default()
+    };
+    let second = open(&url, impatient).await;
+    let successor = registered(&second, "home", "home-2", ALIVE_S).await;
+    let taken = second.take_queues(&successor, None).await.unwrap();
+    assert!(
+        fence_of(&taken, "free").is_some() && fence_of(&taken, "q").is_none(),
+        "{taken:?}"
+    );
+    let named = second.take_queues(&successor, Some("q")).await;
+    assert!(matches!(named, Err(StoreError::Unavailable(_))), "{named:?}");
+    zombie.batch_execute("ROLLBACK").await.unwrap();
+    let taken = second.take_queues(&successor, Some("q")).await.unwrap();
+    assert!(fence_of(&taken, "q").is_some());
+}
+
+/// Old writers commit one row after the other until they are fenced; whoever takes over must see every row there will ever be.
+async fn writers_race_a_take_over(url: &str) {
+    let store = open(url, Settings::default()).await;
+    let (record, old) = running(&store, "q", 1000).await;
+    let written = Arc::new(AtomicI64::new(0));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let (store, written) = (store.clone(), written.clone());
+            tokio::spawn(async move {
+                loop {
+                    let seq = written.fetch_add(1, Ordering::Relaxed) + 1;
+                    let batch = with_outcomes(record.id, old, vec![success(seq as u32, seq)]);
+                    match store.commit(&[batch]).await.unwrap()[0] {
+                        Committed => {}
+                        Fenced => return,
+                    }
+                }
+            })
+        })
+        .collect();
+    while written.load(Ordering::Relaxed) < 50 {
+        tokio::task::yield_now().await;
+    }
+    let successor = registered(&store, "home", "home-2", ALIVE_S).await;
+    store.take_queues(&successor, Some("q")).await.unwrap();
+    let seen = seqs(&store, record.id).await;
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(seqs(&store, record.id).await, seen);
+    assert!(!seen.is_empty(), "the writers never wrote");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fm55_nothing_is_written_under_the_old_epoch_after_a_take_over() {
+    for _ in 0..5 {
+        writers_race_a_take_over(&cluster::fresh_database().await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fm55_the_databases_default_isolation_does_not_weaken_the_fence() {
+    let url = cluster::fresh_database().await;
+    let name = cluster::connect(&url)
+        .await
+        .query_one("SELECT current_database()", &[])
+        .await
+        .unwrap();
+    let sql = format!(
+        "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'",
+        name.get::<_, &str>(0)
+    );
+    cluster::connect(&url).await.batch_execute(&sql).await.unwrap();
+    writers_race_a_take_over(&url).await;
+}
