@@ -17,3 +17,4 @@ mod postgres_fence;
 mod postgres_schema;
 mod postgres_sql;
 mod postgres_values;
+mod scratch;
