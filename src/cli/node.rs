@@ -101,6 +101,11 @@ impl Node {
         self.urls().next().unwrap_or_default()
     }
 
+    /// The token it lent us, if it asks for one.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// A client of this node, with the token it lent us if it asks for one.
     pub(crate) fn client(&self) -> Result<Client> {
         Client::new(&self.url(), self.token.as_deref())

@@ -53,6 +53,16 @@ impl StoreAddress {
     }
 }
 
+impl StoreAddress {
+    /// Short name of the kind of store.
+    pub(crate) fn backend(&self) -> &'static str {
+        match self {
+            StoreAddress::Sqlite(_) => "sqlite",
+            StoreAddress::Postgres(_) => "postgres",
+        }
+    }
+}
+
 impl FromStr for StoreAddress {
     type Err = anyhow::Error;
 

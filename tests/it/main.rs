@@ -5,6 +5,11 @@
 mod app;
 mod cluster;
 mod conformance;
+mod http_append;
+mod http_auth;
+mod http_bounds;
+mod http_call;
+mod http_reads;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;
@@ -12,3 +17,4 @@ mod postgres_fence;
 mod postgres_schema;
 mod postgres_sql;
 mod postgres_values;
+mod scratch;
