@@ -3,6 +3,7 @@
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
 mod app;
+mod cli_run;
 mod cluster;
 mod conformance;
 mod http_append;
