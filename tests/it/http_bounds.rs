@@ -195,6 +195,44 @@ async fn a_poll_whose_client_went_away_holds_no_lease() {
 }
 
 #[actix_web::test]
+async fn a_grant_that_could_not_be_written_out_is_given_back() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    // More than the sockets between the two can hold.
+    let payload = "x".repeat(250_000);
+    let tasks: Vec<_> = (0..40).map(|_| json!({"payload": payload})).collect();
+    let job = app.job(0, json!({"tasks": tasks})).await;
+    let host = app.url.strip_prefix("http://").unwrap();
+    let body = r#"{"worker":"gone","max_tasks":100}"#;
+    let request = format!(
+        "POST /v1/jobs/{job}/leases HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = raw(&app, &request).await;
+    let mut start = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut start)
+        .await
+        .unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    assert_eq!(app.view(job).await["progress"]["leased"], 40);
+    drop(stream);
+    let ask = json!({"worker": "here", "queues": ["q"], "max_tasks": 100, "wait_s": 30});
+    let (mut leased, mut attempts) = (0, Vec::new());
+    while leased < 40 {
+        let (status, granted) = app.post("/v1/leases", ask.clone()).await;
+        assert_eq!(status, 200);
+        let tasks = granted["tasks"].as_array().unwrap();
+        assert!(!tasks.is_empty(), "the leases did not come back: {leased} did");
+        leased += tasks.len();
+        attempts.extend(tasks.iter().map(|task| task["attempt"].clone()));
+    }
+    assert!(
+        attempts.iter().all(|attempt| attempt == 1),
+        "a lease that was never delivered spends nothing"
+    );
+    app.stop().await;
+}
+
+#[actix_web::test]
 async fn operators_get_their_answers() {
     let app = App::start(&Place::sqlite(), quick()).await;
     assert_eq!(send(&app.url, "GET", "/metrics", &[], "").await.status, 404);
