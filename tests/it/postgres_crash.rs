@@ -84,11 +84,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
         let batch = with_update(record.id, fence, update(&record, State::Paused, 1));
         async move { store.commit(&[batch]).await }
     });
-    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-                   WHERE NOT l.granted AND a.datname = current_database()";
-    while watcher.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::task::yield_now().await;
-    }
+    cluster::somebody_waits(&watcher).await;
     stuck.abort();
     assert!(stuck.await.unwrap_err().is_cancelled());
     blocker.batch_execute("COMMIT").await.unwrap();
