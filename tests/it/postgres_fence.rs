@@ -24,7 +24,7 @@ async fn open(url: &str, settings: Settings) -> AnyStore {
     Arc::new(Postgres::connect(url, settings).await.unwrap())
 }
 
-/// A database, the old owner's store with a running job, and another store whose node may take over: the old owner is dead.
+/// A database and its store, with a running job and the fence of the owner that is about to lose it.
 async fn old_and_new() -> (String, AnyStore, JobRecord, Fence) {
     let url = cluster::fresh_database().await;
     let store = open(&url, Settings::default()).await;
