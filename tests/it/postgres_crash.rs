@@ -134,11 +134,12 @@ async fn fm42_a_server_that_hangs_is_unavailable() {
     let (record, fence) = running(&store, "q", 1).await;
     // Stopped, the server takes what is sent and answers nothing: only the client's own clock can end the wait.
     cluster.freeze();
-    let hanging = store
-        .commit(&[with_outcomes(record.id, fence, vec![success(0, 1)])])
-        .await;
-    assert!(matches!(hanging, Err(StoreError::Unavailable(_))), "{hanging:?}");
+    let batches = [with_outcomes(record.id, fence, vec![success(0, 1)])];
+    let hanging = tokio::time::timeout(Duration::from_secs(20), store.commit(&batches)).await;
+    // Before anything can panic: a frozen server could not be stopped.
     cluster.thaw();
+    let hanging = hanging.expect("every wait is bounded");
+    assert!(matches!(hanging, Err(StoreError::Unavailable(_))), "{hanging:?}");
     commit(&store, with_outcomes(record.id, fence, vec![success(0, 1)])).await;
     assert_eq!(seqs(&store, record.id).await, [1]);
 }
