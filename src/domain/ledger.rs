@@ -20,6 +20,7 @@ mod leases;
 mod load;
 mod settle;
 mod snapshot;
+mod task_map;
 mod tasks;
 #[cfg(test)]
 mod tests;
