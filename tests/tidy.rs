@@ -379,6 +379,47 @@ fn no_file_knows_a_machine() {
     assert_eq!(machine_words("a", concat!("cd /ho", "me/me/tallykeeper")).len(), 1);
 }
 
+/// Paths between backticks that begin like one of ours.
+fn named_paths(text: &str) -> Vec<(usize, &str)> {
+    let ours = |word: &&str| {
+        ["src/", "tests/", "config/", ".ci/"]
+            .iter()
+            .any(|top| word.starts_with(top))
+    };
+    let lines = text.lines().enumerate();
+    lines
+        .flat_map(|(i, line)| {
+            line.split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(ours)
+                .map(move |word| (i + 1, word))
+        })
+        .collect()
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let documents = tree::texts().iter().filter(|(path, _)| path.ends_with(".md"));
+    let named = documents.flat_map(|(path, text)| {
+        named_paths(text)
+            .into_iter()
+            .map(move |(line, name)| (path, line, name))
+    });
+    expect_none(
+        "a path that a document names exists",
+        "a guide that points nowhere is worse than none",
+        named
+            .filter(|(_, _, name)| !tree::exists(name))
+            .map(|(path, line, name)| format!("{path}:{line} {name}"))
+            .collect(),
+    );
+    assert_eq!(
+        named_paths("see `src/a.rs` and\n`no`, `tests/run`"),
+        [(1, "src/a.rs"), (2, "tests/run")]
+    );
+}
+
 #[test]
 fn dependencies_come_from_crates_io_only() {
     const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;

@@ -17,6 +17,10 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|why| panic!("{path} cannot be read: {why}"))
 }
 
+pub(crate) fn exists(path: &str) -> bool {
+    root().join(path).exists()
+}
+
 /// Every Rust file.
 pub(crate) fn sources() -> &'static [Source] {
     static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
