@@ -32,7 +32,7 @@ impl Source {
         let (code, strings) = mask(&text);
         let mut tests = inline_tests(&code);
         if path.starts_with("tests/") || is_test_file(path) {
-            tests = vec![1..text.lines().count() + 1];
+            tests.push(1..text.lines().count() + 1);
         }
         Source {
             path: path.to_owned(),

@@ -9,7 +9,7 @@ use crate::domain::job::{Fence, JobRecord, NewJob, NewTask, Tally};
 use crate::domain::policy::Policy;
 use crate::domain::rows::{JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
-use crate::store::{Appended, BatchAnswer, Created, JobFilter, JobStore, NodeStore, ReadStore, StoreError};
+use crate::store::{BatchAnswer, Created, JobFilter, JobStore, NodeStore, ReadStore, StoreError};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 

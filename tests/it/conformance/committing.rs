@@ -137,7 +137,9 @@ pub(super) async fn late_results_are_kept_and_a_success_replaces_a_failure(store
 
 pub(super) async fn fm58_an_update_judged_on_too_few_tasks_changes_nothing(store: AnyStore) {
     let (record, fence) = running(&store, "q", 1).await;
-    let appended = store.append_tasks(record.id, fence, 1, &[task(None, "2"), task(None, "3")]).await;
+    let appended = store
+        .append_tasks(record.id, fence, 1, &[task(None, "2"), task(None, "3")])
+        .await;
     assert_eq!(appended.expect("an append"), Appended::Done { added: 2, existing: 0 });
     let ends = with_update(record.id, fence, update(&record, State::Succeeded, 7));
     assert_eq!(store.commit(&[ends]).await.expect("a commit"), [Fenced]);
