@@ -31,7 +31,7 @@ impl Source {
     pub(crate) fn new(path: &str, text: String) -> Source {
         let (code, strings) = mask(&text);
         let mut tests = inline_tests(&code);
-        if path.starts_with("tests/") || is_test_file(path) {
+        if is_test_file(path) {
             tests.push(1..text.lines().count() + 1);
         }
         Source {
@@ -75,10 +75,12 @@ impl Source {
     }
 }
 
-/// `foo_test.rs` holds the tests of `foo.rs`, as a module under `cfg(test)`.
+/// `foo_test.rs` and `foo/tests/` hold tests, as modules under `cfg(test)`.
 fn is_test_file(path: &str) -> bool {
-    let stem = Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
-    stem.ends_with("_test") || stem == "tests" || stem == "test"
+    let stems = Path::new(path)
+        .iter()
+        .filter_map(|part| Path::new(part).file_stem()?.to_str());
+    stems.into_iter().any(|stem| stem.ends_with("_test") || stem == "tests")
 }
 
 pub(crate) fn is_word(c: &char) -> bool {
