@@ -17,13 +17,11 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 
-# The dependencies first, against an empty program, so that they are built again only when a manifest changes. Cargo wants every target
-# that the manifest names to exist.
+# The dependencies first, against an empty program, so that they are built again only when a manifest changes. Tests and benches are no
+# part of the image, and cargo wants every target that a manifest names to exist, so those sections go.
 COPY Cargo.toml Cargo.lock ./
-RUN sed -n 's/^path = "\(.*\.rs\)"$/\1/p' Cargo.toml | while read -r file; do \
-        mkdir -p "$(dirname "$file")" && echo 'fn main() {}' > "$file"; \
-    done \
-    && mkdir -p src && : > src/lib.rs && echo 'fn main() {}' > src/main.rs \
+RUN awk '/^\[/ { skip = /^\[\[(test|bench)\]\]/ } !skip' Cargo.toml > image.toml && mv image.toml Cargo.toml \
+    && mkdir src && : > src/lib.rs && echo 'fn main() {}' > src/main.rs \
     && cargo build --locked --release --bin tallykeeper
 
 # Then the program. The copied files are older than the empty program's artifacts, and cargo goes by time.
