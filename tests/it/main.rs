@@ -5,6 +5,7 @@
 mod app;
 mod cluster;
 mod conformance;
+mod fm_counts;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;
