@@ -3,6 +3,7 @@
 //! Owns: arguments, printing, exit codes, child processes. Never: reaches around HTTP into a job, except where a command works on a store
 //! by itself (`token`, `migrate`). Invariant: every path ends in an exit code that tells the truth.
 
+mod bench;
 mod capture;
 mod child;
 mod client;
@@ -97,6 +98,9 @@ enum Command {
     Token(token::TokenCommand),
     /// Bring a store's schema up to date
     Migrate(migrate::MigrateArgs),
+    /// Measure this machine, beside the naive ways of doing the same, and check exactness
+    #[command(after_help = BENCH_HELP)]
+    Bench(bench::BenchArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -129,6 +133,14 @@ Examples:
 
 {} stands for the task's payload: a string as it is, anything else as JSON. Without {} it becomes the last argument.
 The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. SIGTERM finishes what runs and leaves.";
+
+const BENCH_HELP: &str = "\
+Examples:
+    tallykeeper bench
+    tallykeeper bench --store postgres://tally@/scratch?host=/run/postgresql --rounds 5
+
+Every run is checked: what workers were told, the tally, a summed counter and the stored results must agree.
+Compare only figures of one invocation; `ours is` is the median of the ratios of each round.";
 
 const TOKEN_HELP: &str = "\
 Examples:
@@ -195,6 +207,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Retry(args) => jobs::retry(args).await,
         Command::Token(command) => token::token(command).await,
         Command::Migrate(args) => migrate::migrate(args).await,
+        Command::Bench(args) => bench::bench(args).await,
     }
 }
 

@@ -25,6 +25,8 @@ pub mod state;
 pub mod tokens;
 pub mod views;
 
+pub use auth::local::check_listen;
+pub use auth::secret::new_token;
 pub use probes::install_metrics;
 pub use server::{Serving, serve};
 pub use settings::HttpSettings;

@@ -4,6 +4,7 @@
 //! never to its right; `tests/tidy.rs` checks it.
 
 pub mod cli;
+pub mod config;
 pub mod coordinator;
 pub mod domain;
 pub mod http;

@@ -4,16 +4,19 @@
 //! output of one task is written in one piece.
 
 use super::capture::Spool;
-use super::output;
+use super::output::{self, clean, shortened};
 use crate::domain::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Failures that are named; the tally counts them all.
+const FAILURES_NAMED: u32 = 20;
 const TEMPLATE: &str = "{bar:30.cyan/blue} {pos}/{len} {wide_msg}";
 
 /// Shows one job's progress.
@@ -23,6 +26,7 @@ pub(crate) struct Meter {
     lines: Mutex<Lines>,
     /// Held while one task's output is written; the flag says whether anybody still reads it.
     output: Mutex<bool>,
+    failures: AtomicU32,
 }
 
 /// What was last said where there is no terminal.
@@ -47,6 +51,7 @@ impl Meter {
             on_terminal,
             lines: Mutex::new(lines),
             output: Mutex::new(true),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -67,6 +72,25 @@ impl Meter {
             let total = self.bar.length().unwrap_or_default();
             output::note(&format!("{decided}/{total} {}", rest(progress)));
         }
+    }
+
+    /// Names an item that failed for good, and the first line of why.
+    pub(crate) fn note_failure(&self, task: u32, item: &str, error: &str) {
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        let text = match before.cmp(&FAILURES_NAMED) {
+            std::cmp::Ordering::Less => {
+                let why = error.lines().next().unwrap_or_default();
+                clean(&format!(
+                    "item {} ({}) failed: {}",
+                    task + 1,
+                    shortened(item, 80),
+                    shortened(why, 200)
+                ))
+            }
+            std::cmp::Ordering::Equal => "further failures are only counted".to_owned(),
+            std::cmp::Ordering::Greater => return,
+        };
+        self.bar.suspend(|| output::note(&text));
     }
 
     /// Writes one task's output in one piece. Blocks while whoever reads it does not.

@@ -6,12 +6,12 @@
 use super::client::Client;
 use super::opening::StoreAddress;
 use super::token;
-use super::work::host;
+use crate::config::Config;
 use crate::coordinator::{Coordinator, Settings};
 use crate::domain::job::Limits;
 use crate::http::auth::local::check_listen;
 use crate::http::{AppState, HttpSettings, Serving, install_metrics, serve};
-use crate::store::Store;
+use crate::store::{Store, postgres};
 use anyhow::{Context, Result, anyhow, bail};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ const LENT_TOKEN_MS: i64 = 30 * 24 * 3_600_000;
 /// Everything a node needs to know before it starts.
 pub(crate) struct NodeOptions {
     pub(crate) store: StoreAddress,
+    pub(crate) postgres: postgres::Settings,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) coordinator: Settings,
     pub(crate) http: HttpSettings,
@@ -37,9 +38,11 @@ impl NodeOptions {
     pub(crate) fn embedded(store: StoreAddress) -> Self {
         NodeOptions {
             store,
+            postgres: postgres::Settings::default(),
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
             coordinator: Settings {
-                node_id: host(),
+                // The name `serve` goes by here: one takes over from the other without waiting for a lease to end.
+                node_id: Config::default().node_name(),
                 ..Settings::default()
             },
             http: HttpSettings::default(),
@@ -98,6 +101,11 @@ impl Node {
         self.urls().next().unwrap_or_default()
     }
 
+    /// The token it lent us, if it asks for one.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// A client of this node, with the token it lent us if it asks for one.
     pub(crate) fn client(&self) -> Result<Client> {
         Client::new(&self.url(), self.token.as_deref())
@@ -127,7 +135,7 @@ impl Node {
 
 /// The node's whole life, on its own thread.
 async fn live(options: NodeOptions, started: oneshot::Sender<Started>, stop: oneshot::Receiver<()>) -> Result<()> {
-    let store = options.store.open().await?;
+    let store = options.store.open_with(options.postgres.clone()).await?;
     let applied = store
         .migrate()
         .await

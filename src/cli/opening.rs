@@ -23,8 +23,21 @@ pub(crate) enum StoreAddress {
 }
 
 impl StoreAddress {
-    /// Opens the store; the schema is left as it is.
+    /// The whole text form, not to be printed.
+    pub(crate) fn with_password(&self) -> String {
+        match self {
+            StoreAddress::Sqlite(_) => self.to_string(),
+            StoreAddress::Postgres(url) => url.clone(),
+        }
+    }
+
+    /// Opens the store with default bounds; the schema is left as it is.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
+        self.open_with(postgres::Settings::default()).await
+    }
+
+    /// Opens the store; `settings` matter to one of them.
+    pub(crate) async fn open_with(&self, settings: postgres::Settings) -> Result<Arc<dyn Store>> {
         let opened: Result<Arc<dyn Store>> = match self {
             StoreAddress::Sqlite(path) => {
                 let path = path.clone();
@@ -32,11 +45,21 @@ impl StoreAddress {
                 opened.map(|store| Arc::new(store) as _).map_err(Into::into)
             }
             StoreAddress::Postgres(url) => {
-                let opened = Postgres::connect(url, postgres::Settings::default()).await;
+                let opened = Postgres::connect(url, settings).await;
                 opened.map(|store| Arc::new(store) as _).map_err(Into::into)
             }
         };
         opened.with_context(|| format!("cannot open the store {self}"))
+    }
+}
+
+impl StoreAddress {
+    /// Short name of the kind of store.
+    pub(crate) fn backend(&self) -> &'static str {
+        match self {
+            StoreAddress::Sqlite(_) => "sqlite",
+            StoreAddress::Postgres(_) => "postgres",
+        }
     }
 }
 

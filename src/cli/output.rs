@@ -59,6 +59,16 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String> {
     Ok(safe)
 }
 
+/// At most so many characters, the last of them an ellipsis if any is left out.
+pub(crate) fn shortened(text: &str, chars: usize) -> String {
+    if text.chars().count() <= chars {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(chars - 1).collect();
+    short.push('…');
+    short
+}
+
 /// How a column is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -114,6 +124,12 @@ mod tests {
             serde_json::from_str::<String>(&text).unwrap(),
             "a\x1b\u{9b}\u{7f}\u{202e}é"
         );
+    }
+
+    #[test]
+    fn long_names_are_cut_by_characters() {
+        assert_eq!(shortened("äöüß", 3), "äö…");
+        assert_eq!(shortened("äöü", 3), "äöü");
     }
 
     #[test]

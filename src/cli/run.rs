@@ -133,7 +133,8 @@ async fn with_node(
         source: Source::Job(job.id),
         template: Arc::new(template),
         stop: stop.clone(),
-        forward_to: (!args.quiet).then(|| meter.clone()),
+        meter: Some(meter.clone()),
+        forwards: !args.quiet,
         idle_exit: None,
         done: Arc::new(Done::default()),
     };

@@ -3,38 +3,40 @@
 //! Owns: its options and what it says on standard output. Never: exits with 0 unless everything was saved. Invariant: the first line on
 //! standard output is `listening on http://ADDR:PORT`, printed once the port answers.
 
+use super::Usage;
 use super::node::{Node, NodeOptions};
 use super::opening::{DEFAULT_STORE, StoreAddress};
 use super::output;
-use super::work::host;
+use crate::config::{Config, Flags};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on; port 0 picks a free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
-    listen: String,
-    /// Where jobs are kept: sqlite:PATH or postgres://USER@HOST/DATABASE
-    #[arg(long, value_name = "STORE", env = "TALLYKEEPER_STORE", default_value = DEFAULT_STORE, hide_env_values = true)]
-    store: StoreAddress,
-    /// This node's stable name [default: the host's name]
+    /// Address to listen on; port 0 picks a free one [env: TALLYKEEPER_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Where jobs are kept: sqlite:PATH or postgres://USER@HOST/DATABASE [env: TALLYKEEPER_STORE]
+    /// [default: sqlite:./tallykeeper.db]
+    #[arg(long, value_name = "STORE")]
+    store: Option<StoreAddress>,
+    /// This node's stable name [env: TALLYKEEPER_NODE_ID] [default: the host's name]
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
+    /// File with settings [default: config/tallykeeper.toml, if there is one]
+    #[arg(long, value_name = "PATH", env = "TALLYKEEPER_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 /// `serve`
 pub(crate) async fn serve(args: ServeArgs) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut options = NodeOptions::embedded(args.store);
-    options.listen = resolve(&args.listen)?;
-    options.coordinator.node_id = args.node_id.unwrap_or_else(host);
-    options.lends_token = false;
+    let options = options(args).map_err(Usage::because)?;
     let mut node = tokio::select! {
         node = Node::start(options) => node?,
         _ = interrupt.recv() => bail!("interrupted while starting"),
@@ -62,10 +64,29 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn resolve(listen: &str) -> Result<Vec<SocketAddr>> {
-    let addresses: Vec<SocketAddr> = listen
-        .to_socket_addrs()
-        .with_context(|| format!("cannot listen on {listen:?}: expected ADDR:PORT"))?
-        .collect();
-    Ok(addresses)
+/// Flags over environment over file over defaults.
+fn options(args: ServeArgs) -> Result<NodeOptions> {
+    let flags = Flags {
+        listen: args.listen,
+        store: args.store.map(|store| store.with_password()),
+        node_id: args.node_id,
+    };
+    // A variable that is no text is none of ours.
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+    let config = Config::load(args.config.as_deref(), variables, &flags)?;
+    let listen = config.listen_addresses();
+    let listen = listen.with_context(|| format!("cannot listen on {:?}: expected ADDR:PORT", config.listen))?;
+    Ok(NodeOptions {
+        store: config
+            .store
+            .parse()
+            .with_context(|| format!("the store is not one, such as {DEFAULT_STORE}"))?,
+        postgres: config.postgres_settings(),
+        listen,
+        coordinator: config.coordinator_settings(),
+        limits: config.limits(),
+        http: config.http,
+        lends_token: false,
+    })
 }

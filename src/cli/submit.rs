@@ -7,7 +7,7 @@ use super::Usage;
 use super::client::Client;
 use super::client::retry::within;
 use super::jobs::PATIENCE;
-use super::output::{self, clean};
+use super::output;
 use super::server::ServerArgs;
 use super::upload::{self, Chunk};
 use crate::http::wire::{CreateJob, Job, Json, TaskIn, Timestamp};
@@ -80,11 +80,12 @@ fn moment(text: &str) -> Result<Timestamp> {
 /// `submit`
 pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode> {
     let client = args.server.client()?;
-    let lines = Lines::open(&args)?;
+    // Read before anything is made: an input that is wrong from the start leaves no job behind.
+    let input = Input::open(&args)?.read(0).await?;
     let key = args.idempotency_key.clone().unwrap_or_else(random_key);
     let request = request(&args);
     let job = within(PATIENCE, || client.create_job(&request, &key)).await?;
-    let job = fill(&client, job, lines, args.open).await?;
+    let job = fill(&client, job, input, args.open).await?;
     output::print(&if args.json {
         output::json(&job)?
     } else {
@@ -114,15 +115,14 @@ fn request(args: &SubmitArgs) -> CreateJob {
 }
 
 /// Appends what the job does not hold yet, and seals it.
-async fn fill(client: &Client, job: Job, lines: Lines, stays_open: bool) -> Result<Job> {
+async fn fill(client: &Client, job: Job, input: Input, stays_open: bool) -> Result<Job> {
     let id = job.id;
     if !job.open {
         output::note(&format!("job {id} was submitted before and is complete"));
         return Ok(job);
     }
-    let first = job.progress.total;
-    let sent = send(client, id, lines, first).await;
-    let sent = sent.with_context(|| clean(&format!("job {id} is left open and incomplete")))?;
+    let sent = send(client, id, input, job.progress.total).await;
+    let sent = sent.with_context(|| format!("job {id} is left open and incomplete"))?;
     tracing::info!(job = id, tasks = sent, "every line is submitted");
     if stays_open {
         return Ok(within(PATIENCE, || client.job(id)).await?);
@@ -131,21 +131,53 @@ async fn fill(client: &Client, job: Job, lines: Lines, stays_open: bool) -> Resu
     sealed.with_context(|| format!("job {id} holds all {sent} tasks but is not sealed"))
 }
 
-async fn send(client: &Client, id: i64, mut lines: Lines, first: u32) -> Result<u32> {
-    let mut next = first;
-    // An earlier submission under the same key got this far.
-    let mut skip = first;
-    loop {
+/// Sends everything but the `there` tasks that an earlier submission under the same key has sent.
+async fn send(client: &Client, id: i64, mut input: Input, there: u32) -> Result<u32> {
+    let mut next = there;
+    if there > 0 {
+        input = input.read(there).await?;
+    }
+    while !input.chunk.is_empty() {
+        next = upload::append(client, id, next, &input.chunk).await?;
+        input.chunk = Chunk::default();
+        input = input.read(0).await?;
+    }
+    Ok(next)
+}
+
+/// The lines with the next chunk of them.
+struct Input {
+    lines: Lines,
+    chunk: Chunk,
+}
+
+impl Input {
+    fn open(args: &SubmitArgs) -> Result<Self> {
+        let lines = Lines::open(args)?;
+        let chunk = Chunk::default();
+        Ok(Input { lines, chunk })
+    }
+
+    /// Drops the next `skip` tasks, then reads until the chunk is full or the input ends. Reading may block for as long as whoever
+    /// writes takes, so it has a thread of its own.
+    async fn read(mut self, skip: u32) -> Result<Self> {
         let read = tokio::task::spawn_blocking(move || {
-            lines.skip(skip)?;
-            anyhow::Ok((lines.chunk()?, lines))
+            let rest = self.chunk.drop_first(skip as usize);
+            for _ in 0..rest {
+                ensure!(
+                    self.lines.next()?.is_some(),
+                    "it holds {skip} tasks already, more than the input has lines"
+                );
+            }
+            while !self.chunk.is_full() {
+                match self.lines.next()? {
+                    Some(task) => self.chunk.push(serde_json::to_string(&task)?),
+                    None => break,
+                }
+            }
+            Ok(self)
         });
-        let (chunk, back) = read.await??;
-        (lines, skip) = (back, 0);
-        if chunk.is_empty() {
-            return Ok(next);
-        }
-        next = upload::append(client, id, next, &chunk).await?;
+        read.await?
     }
 }
 
@@ -175,27 +207,6 @@ impl Lines {
             as_text: args.lines,
             number: 0,
         })
-    }
-
-    fn skip(&mut self, tasks: u32) -> Result<()> {
-        for _ in 0..tasks {
-            ensure!(
-                self.next()?.is_some(),
-                "it holds {tasks} tasks already, more than the input has lines"
-            );
-        }
-        Ok(())
-    }
-
-    fn chunk(&mut self) -> Result<Chunk> {
-        let mut chunk = Chunk::default();
-        while !chunk.is_full() {
-            match self.next()? {
-                Some(task) => chunk.push(serde_json::to_string(&task)?),
-                None => break,
-            }
-        }
-        Ok(chunk)
     }
 
     /// The next line as a task. Blank lines mean nothing where JSON is expected.

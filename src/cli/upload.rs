@@ -32,6 +32,13 @@ impl Chunk {
         self.lines.is_empty()
     }
 
+    /// Drops up to `count` lines from the front and says how many of them it did not hold.
+    pub(crate) fn drop_first(&mut self, count: usize) -> usize {
+        let held = count.min(self.lines.len());
+        self.bytes -= self.lines.drain(..held).map(|line| line.len() + 1).sum::<usize>();
+        count - held
+    }
+
     fn body(&self, from: usize) -> String {
         let mut body = String::with_capacity(self.bytes);
         for line in &self.lines[from..] {
@@ -92,6 +99,10 @@ mod tests {
         assert_eq!(chunk.body(0), "1\n2\n3\n");
         assert_eq!(chunk.body(2), "3\n");
         assert_eq!(chunk.body(3), "");
+        assert_eq!(chunk.drop_first(2), 0);
+        assert_eq!(chunk.body(0), "3\n");
+        assert_eq!(chunk.drop_first(5), 4);
+        assert!(chunk.is_empty() && chunk.bytes == 0);
     }
 
     #[test]

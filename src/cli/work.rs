@@ -81,7 +81,8 @@ pub(crate) async fn work(args: WorkArgs) -> Result<ExitCode> {
         source: Source::Queues(args.queues.clone()),
         template: Arc::new(template.map_err(Usage::because)?),
         stop,
-        forward_to: None,
+        meter: None,
+        forwards: false,
         idle_exit: if args.once {
             Some(Duration::ZERO)
         } else {

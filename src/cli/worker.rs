@@ -9,6 +9,7 @@ use super::client::{Answer, Client, ClientError};
 use super::meter::Meter;
 use super::stop::{Phase, Stop};
 use super::template::{Template, item_of};
+use crate::domain::ledger::Disposition;
 use crate::domain::state::State;
 use crate::http::wire::{
     Extend, Granted, GrantedJob, LeaseAny, LeaseJob, LeasedTask, PostResults, Release, ResultIn, ResultStatus,
@@ -43,14 +44,16 @@ pub(crate) struct Shared {
     pub(crate) source: Source,
     pub(crate) template: Arc<Template>,
     pub(crate) stop: Stop,
-    /// Where the commands' output goes; nowhere if none.
-    pub(crate) forward_to: Option<Arc<Meter>>,
+    /// What a person watches, if anybody does.
+    pub(crate) meter: Option<Arc<Meter>>,
+    /// Show the commands' output there.
+    pub(crate) forwards: bool,
     /// Leave after so long without a task.
     pub(crate) idle_exit: Option<Duration>,
     pub(crate) done: Arc<Done>,
 }
 
-/// What the workers of a process did, as they saw it themselves.
+/// How many tasks the workers of a process decided, as the server answered them.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) succeeded: AtomicU64,
@@ -209,7 +212,7 @@ impl Worker {
             };
             let goes_on = matches!(self.shared.source, Source::Job(_)) || since.elapsed() < STAY;
             let then_lease = goes_on && !self.shared.stop.is_finishing();
-            let Some(posted) = self.report(job.id, report, then_lease).await? else {
+            let Some(posted) = self.report(job.id, &task, report, then_lease).await? else {
                 return Ok(Left::Stopped);
             };
             next = posted.tasks.and_then(|tasks| tasks.into_iter().next());
@@ -241,7 +244,7 @@ impl Worker {
 
     async fn execute(&self, task: &LeasedTask) -> Performed {
         let argv = self.shared.template.fill(&item_of(task.payload.get()));
-        let ended = child::run(&argv, self.shared.forward_to.is_some(), &self.shared.stop).await;
+        let ended = child::run(&argv, self.shared.forwards, &self.shared.stop).await;
         let mut finished = match ended {
             Ended::Killed => return Performed::GivenUp,
             Ended::NotStarted(error) => {
@@ -250,7 +253,7 @@ impl Worker {
             Ended::Exited(finished) => finished,
         };
         // Shown before it is reported: a crash in between shows it twice, the other order could lose it.
-        if let (Some(meter), Some((stdout, stderr))) = (self.shared.forward_to.clone(), finished.whole.take()) {
+        if let (Some(meter), Some((stdout, stderr))) = (self.shared.meter.clone(), finished.whole.take()) {
             let _ = tokio::task::spawn_blocking(move || meter.forward(stdout, stderr)).await;
         }
         Performed::Report(match finished.failure() {
@@ -290,12 +293,13 @@ impl Worker {
     }
 
     /// Posts one result until it is answered; none if the worker had to leave before.
-    async fn report(&self, job: i64, report: ResultIn, then_lease: bool) -> Answer<Option<ResultsPosted>> {
-        let counter = match report.status {
-            ResultStatus::Succeeded => &self.shared.done.succeeded,
-            ResultStatus::Failed => &self.shared.done.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+    async fn report(
+        &self,
+        job: i64,
+        task: &LeasedTask,
+        report: ResultIn,
+        then_lease: bool,
+    ) -> Answer<Option<ResultsPosted>> {
         let mut body = PostResults {
             worker: self.name.clone(),
             results: vec![report],
@@ -306,7 +310,7 @@ impl Worker {
             let error = tokio::select! {
                 posted = self.shared.client.post_results(job, &body) => match posted {
                     Ok(posted) => {
-                        note_disposition(job, &posted);
+                        self.note(job, task, &body.results[0], &posted);
                         return Ok(Some(posted));
                     }
                     Err(error) => error,
@@ -321,6 +325,38 @@ impl Worker {
                 waited = backoff.wait(error) => waited?,
                 () = self.patience_ends() => return Ok(None),
             }
+        }
+    }
+
+    /// Counts and tells what the server made of a result. A repeated post that finds its first one committed is `duplicate`: it counts
+    /// here, for the first answer was lost.
+    fn note(&self, job: i64, task: &LeasedTask, report: &ResultIn, posted: &ResultsPosted) {
+        let Some(disposition) = posted.results.first().map(|item| item.disposition) else {
+            return;
+        };
+        match (disposition, report.status) {
+            (Disposition::Counted | Disposition::Duplicate, ResultStatus::Succeeded) => {
+                self.shared.done.succeeded.fetch_add(1, Ordering::Relaxed);
+            }
+            (Disposition::Counted, ResultStatus::Failed) => {
+                self.shared.done.failed.fetch_add(1, Ordering::Relaxed);
+                let error = report.error.as_deref().unwrap_or_default();
+                match &self.shared.meter {
+                    Some(meter) => meter.note_failure(task.task, &item_of(task.payload.get()), error),
+                    None => tracing::warn!(job, task = task.task, error, "failed"),
+                }
+            }
+            (Disposition::Retrying | Disposition::Duplicate, ResultStatus::Failed) => {
+                let error = report.error.as_deref().unwrap_or_default();
+                tracing::info!(
+                    job,
+                    task = task.task,
+                    attempt = task.attempt,
+                    error,
+                    "failed, to be tried again"
+                );
+            }
+            (other, _) => tracing::warn!(job, task = task.task, disposition = ?other, "a result did not count"),
         }
     }
 
@@ -383,13 +419,4 @@ fn refused_value(error: &ClientError, report: &ResultIn) -> Option<ResultIn> {
         retryable: false,
         ..report.clone()
     })
-}
-
-fn note_disposition(job: i64, posted: &ResultsPosted) {
-    use crate::domain::ledger::Disposition::{Counted, Duplicate, Retrying};
-    for item in &posted.results {
-        if !matches!(item.disposition, Counted | Duplicate | Retrying) {
-            tracing::warn!(job, disposition = ?item.disposition, "a result did not count");
-        }
-    }
 }

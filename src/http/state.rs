@@ -39,7 +39,7 @@ impl AppState {
     ) -> Self {
         AppState {
             inner: Arc::new(Inner {
-                tokens: Tokens::new(Arc::clone(coordinator.store()), &settings),
+                tokens: Tokens::new(Arc::clone(coordinator.store()) as _, &settings),
                 budget: BodyBudget::new(settings.body_budget_bytes),
                 coordinator,
                 settings,

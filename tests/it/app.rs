@@ -79,7 +79,11 @@ impl Place {
 
 /// Settings for tests: short intervals, so that nothing has to be waited for.
 pub(crate) fn quick() -> Settings {
-    Settings { node_id: "test".into(), snapshot_interval: Duration::from_millis(100), ..Settings::default() }
+    Settings {
+        node_id: "test".into(),
+        snapshot_interval: Duration::from_millis(100),
+        ..Settings::default()
+    }
 }
 
 /// A running node.
@@ -92,12 +96,22 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) async fn start(place: &Place, settings: Settings) -> App {
-        App::start_with(place, settings, HttpSettings { workers: 2, ..HttpSettings::default() }).await
+        App::start_with(
+            place,
+            settings,
+            HttpSettings {
+                workers: 2,
+                ..HttpSettings::default()
+            },
+        )
+        .await
     }
 
     pub(crate) async fn start_with(place: &Place, settings: Settings, http: HttpSettings) -> App {
         let store = place.open().await;
-        let coordinator = Coordinator::start(store, settings, "127.0.0.1".into()).await.expect("the node starts");
+        let coordinator = Coordinator::start(store, settings, "127.0.0.1".into())
+            .await
+            .expect("the node starts");
         let state = AppState::new(coordinator.clone(), http, Limits::default(), None);
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
         let serving = serve(state, &[listen]).await.expect("a loopback port can be bound");
@@ -105,7 +119,12 @@ impl App {
         actix_web::rt::spawn(serving.server);
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().build().expect("a client can be made");
-        App { coordinator, url, server: serving.handle, client }
+        App {
+            coordinator,
+            url,
+            server: serving.handle,
+            client,
+        }
     }
 
     /// Drains the node and stops serving: the graceful restart's first half.
@@ -116,14 +135,20 @@ impl App {
 
     /// Sends a request with a JSON body (null: none); answers status and JSON (null: no body).
     pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let mut request = self.client.request(method.parse().unwrap(), format!("{}{path}", self.url));
+        let mut request = self
+            .client
+            .request(method.parse().unwrap(), format!("{}{path}", self.url));
         if !body.is_null() {
             request = request.json(&body);
         }
         let response = request.send().await.expect("the node answers");
         let status = response.status().as_u16();
         let text = response.text().await.expect("the answer is read");
-        let json = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+        let json = if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
+        };
         (status, json)
     }
 
@@ -138,7 +163,9 @@ impl App {
     /// Creates a job of `tasks` tasks in queue `q` with further members; answers its id.
     pub(crate) async fn job(&self, tasks: usize, more: Value) -> i64 {
         let mut body = json!({"name": "test", "queue": "q"});
-        body["tasks"] = (0..tasks).map(|i| json!({"key": format!("k{i}"), "payload": {"n": i}})).collect();
+        body["tasks"] = (0..tasks)
+            .map(|i| json!({"key": format!("k{i}"), "payload": {"n": i}}))
+            .collect();
         for (key, value) in more.as_object().into_iter().flatten() {
             body[key] = value.clone();
         }
@@ -161,7 +188,9 @@ impl App {
         let (status, posted) = self.post(&format!("/v1/jobs/{job}/results"), body).await;
         assert_eq!(status, 200, "{posted}");
         let items = posted["results"].as_array().expect("results is a list").iter();
-        items.map(|item| item["disposition"].as_str().expect("a disposition is text").to_owned()).collect()
+        items
+            .map(|item| item["disposition"].as_str().expect("a disposition is text").to_owned())
+            .collect()
     }
 
     pub(crate) async fn view(&self, job: i64) -> Value {
@@ -262,7 +291,14 @@ pub(crate) fn failure(task: &Value) -> Value {
 
 /// The sum that holds in every progress anyone can see.
 pub(crate) fn assert_sums(progress: &Value) {
-    let part = |name: &str| progress[name].as_u64().unwrap_or_else(|| panic!("{name} is missing in {progress}"));
-    let sum: u64 = ["pending", "leased", "retrying", "succeeded", "failed"].into_iter().map(part).sum();
+    let part = |name: &str| {
+        progress[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} is missing in {progress}"))
+    };
+    let sum: u64 = ["pending", "leased", "retrying", "succeeded", "failed"]
+        .into_iter()
+        .map(part)
+        .sum();
     assert_eq!(sum, part("total"), "{progress}");
 }

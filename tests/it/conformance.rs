@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use tallykeeper::store::Store;
+use tallykeeper::store::{NodeStore, Store};
 
 mod appending;
 mod committing;
@@ -142,6 +142,7 @@ macro_rules! backends {
 
 backends! {
     postgres => crate::conformance::on_postgres,
+    sqlite => crate::conformance::on_sqlite,
 }
 
 async fn on_postgres() -> Fresh {
@@ -153,5 +154,16 @@ async fn on_postgres() -> Fresh {
     Fresh {
         store: Arc::new(store),
         _keep: Box::new(()),
+    }
+}
+
+async fn on_sqlite() -> Fresh {
+    use tallykeeper::store::sqlite::Sqlite;
+    let scratch = crate::scratch::Scratch::new();
+    let store = Sqlite::open(&scratch.path()).expect("a new file opens");
+    store.migrate().await.expect("a new file migrates");
+    Fresh {
+        store: Arc::new(store),
+        _keep: Box::new(scratch),
     }
 }

@@ -20,7 +20,9 @@ async fn a_job_runs_to_its_end(place: Place) {
     assert_eq!(reported, ["counted"; 4]);
     let again = app.report(job, "w1", tasks.iter().map(success).collect()).await;
     assert_eq!(again, ["duplicate"; 4]);
-    let (status, granted) = app.post("/v1/leases", json!({"worker": "w2", "queues": ["q"], "max_tasks": 100})).await;
+    let (status, granted) = app
+        .post("/v1/leases", json!({"worker": "w2", "queues": ["q"], "max_tasks": 100}))
+        .await;
     assert_eq!((status, granted["job"]["id"].as_i64()), (200, Some(job)));
     let rest = granted["tasks"].as_array().unwrap().clone();
     assert_eq!(rest.len(), 6);
@@ -30,7 +32,13 @@ async fn a_job_runs_to_its_end(place: Place) {
     assert_eq!(app.report(job, "w2", results).await, ["counted"; 6]);
     let view = app.view(job).await;
     assert_eq!(view["state"], "partially_succeeded");
-    assert_eq!((view["progress"]["succeeded"].clone(), view["progress"]["failed"].clone()), (json!(9), json!(1)));
+    assert_eq!(
+        (
+            view["progress"]["succeeded"].clone(),
+            view["progress"]["failed"].clone()
+        ),
+        (json!(9), json!(1))
+    );
     assert_eq!(view["progress"]["fraction"], 1.0);
     let (_, page) = app.get(&format!("/v1/jobs/{job}/results")).await;
     assert_eq!(page["items"].as_array().unwrap().len(), 10);
@@ -45,9 +53,18 @@ async fn a_graceful_restart_hands_no_leased_task_out_twice(place: Place) {
     let app = App::start(&place, quick()).await;
     let rest = app.lease(job, "w2", 100).await;
     assert_eq!(rest.len(), 6);
-    assert!(rest.iter().all(|task| held.iter().all(|other| other["task"] != task["task"])));
-    assert_eq!(app.report(job, "w1", held.iter().map(success).collect()).await, ["counted"; 4]);
-    assert_eq!(app.report(job, "w2", rest.iter().map(success).collect()).await, ["counted"; 6]);
+    assert!(
+        rest.iter()
+            .all(|task| held.iter().all(|other| other["task"] != task["task"]))
+    );
+    assert_eq!(
+        app.report(job, "w1", held.iter().map(success).collect()).await,
+        ["counted"; 4]
+    );
+    assert_eq!(
+        app.report(job, "w2", rest.iter().map(success).collect()).await,
+        ["counted"; 6]
+    );
     assert_eq!(app.view(job).await["state"], "succeeded");
     app.stop().await;
 }

@@ -13,3 +13,4 @@ mod postgres_fence;
 mod postgres_schema;
 mod postgres_sql;
 mod postgres_values;
+mod scratch;

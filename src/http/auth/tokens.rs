@@ -9,7 +9,7 @@ use crate::http::auth::secret;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::settings::HttpSettings;
 use crate::http::wire::Scope;
-use crate::store::{Store, TokenRow};
+use crate::store::{TokenRow, TokenStore};
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -27,7 +27,7 @@ struct Copy {
 
 /// The node's copy of the tokens.
 pub struct Tokens {
-    store: Arc<dyn Store>,
+    store: Arc<dyn TokenStore>,
     copy: RwLock<Option<Arc<Copy>>>,
     /// When a renewal was last begun; held while one is under way, so that there is one at a time.
     tried: Mutex<Option<Instant>>,
@@ -37,7 +37,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    pub fn new(store: Arc<dyn Store>, settings: &HttpSettings) -> Self {
+    pub fn new(store: Arc<dyn TokenStore>, settings: &HttpSettings) -> Self {
         Tokens {
             store,
             copy: RwLock::new(None),
@@ -166,5 +166,145 @@ fn grant(row: TokenRow) -> Grant {
             .collect(),
         queues: row.queues,
         expires_at: row.expires_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Result as StoreResult, StoreError};
+    use async_trait::async_trait;
+    use std::sync::Mutex as StdMutex;
+
+    /// None: the store is down.
+    #[derive(Default)]
+    struct Fake {
+        rows: StdMutex<Option<Vec<TokenRow>>>,
+        reads: StdMutex<u32>,
+    }
+
+    #[async_trait]
+    impl TokenStore for Fake {
+        async fn create_token(&self, _: &TokenRow) -> StoreResult<()> {
+            Err(StoreError::Unavailable("not used".into()))
+        }
+
+        async fn list_tokens(&self) -> StoreResult<Vec<TokenRow>> {
+            *self.reads.lock().unwrap() += 1;
+            let rows = self.rows.lock().unwrap().clone();
+            rows.ok_or_else(|| StoreError::Unavailable("down".into()))
+        }
+
+        async fn revoke_token(&self, _: &str) -> StoreResult<()> {
+            Err(StoreError::Unavailable("not used".into()))
+        }
+    }
+
+    fn row(expires_at: Option<UnixMs>) -> (TokenRow, String) {
+        let (row, secret) = secret::new_token("n".into(), &[Scope::Read], None, UnixMs(0), expires_at);
+        (row, format!("Bearer {secret}"))
+    }
+
+    /// Tokens that are read anew for every request (`always`), or never again.
+    fn tokens(rows: Option<Vec<TokenRow>>, always: bool) -> (Arc<Fake>, Tokens) {
+        let fake = Arc::new(Fake::default());
+        *fake.rows.lock().unwrap() = rows;
+        let age_ms = if always { 0 } else { 3_600_000 };
+        let settings = HttpSettings {
+            token_refresh_ms: age_ms,
+            token_max_age_ms: age_ms,
+            ..HttpSettings::default()
+        };
+        let tokens = Tokens::new(Arc::clone(&fake) as Arc<dyn TokenStore>, &settings);
+        (fake, tokens)
+    }
+
+    fn code(answer: ApiResult<Caller>) -> String {
+        answer.map(|_| ()).unwrap_err().problem().code.clone()
+    }
+
+    #[actix_web::test]
+    async fn without_tokens_only_this_machine_is_let_in() {
+        let (_, tokens) = tokens(Some(vec![]), true);
+        assert!(tokens.authenticate(None, UnixMs(0), true).await.is_ok());
+        assert_eq!(
+            code(tokens.authenticate(None, UnixMs(0), false).await),
+            "unauthenticated"
+        );
+    }
+
+    #[actix_web::test]
+    async fn the_first_token_closes_the_door_and_the_right_one_opens_it() {
+        let (fake, tokens) = tokens(Some(vec![]), true);
+        assert!(tokens.authenticate(None, UnixMs(0), true).await.is_ok());
+        let (stored, header) = row(None);
+        *fake.rows.lock().unwrap() = Some(vec![stored.clone()]);
+        for bad in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer tk_x"),
+            Some(&header[7..]),
+        ] {
+            assert_eq!(
+                code(tokens.authenticate(bad, UnixMs(0), true).await),
+                "unauthenticated",
+                "{bad:?}"
+            );
+        }
+        let caller = tokens.authenticate(Some(&header), UnixMs(0), true).await.unwrap();
+        assert_eq!(caller.token_id(), stored.id);
+        let lower = header.replace("Bearer", "bearer");
+        assert!(tokens.authenticate(Some(&lower), UnixMs(0), true).await.is_ok());
+    }
+
+    #[actix_web::test]
+    async fn an_expired_token_lets_nobody_in_and_keeps_authentication_on() {
+        let (stored, header) = row(Some(UnixMs(100)));
+        let (_, tokens) = tokens(Some(vec![stored]), true);
+        assert!(tokens.authenticate(Some(&header), UnixMs(99), true).await.is_ok());
+        assert_eq!(
+            code(tokens.authenticate(Some(&header), UnixMs(100), true).await),
+            "unauthenticated"
+        );
+        assert_eq!(
+            code(tokens.authenticate(None, UnixMs(100), true).await),
+            "unauthenticated"
+        );
+    }
+
+    #[actix_web::test]
+    async fn fm17_a_store_that_is_down_changes_nobody_s_rights() {
+        let (fake, tokens) = tokens(None, true);
+        assert_eq!(
+            code(tokens.authenticate(None, UnixMs(0), true).await),
+            "store_unavailable"
+        );
+        let (stored, header) = row(None);
+        *fake.rows.lock().unwrap() = Some(vec![stored]);
+        assert!(tokens.authenticate(Some(&header), UnixMs(0), true).await.is_ok());
+        *fake.rows.lock().unwrap() = None;
+        assert!(tokens.authenticate(Some(&header), UnixMs(0), true).await.is_ok());
+        assert_eq!(
+            code(tokens.authenticate(None, UnixMs(0), true).await),
+            "unauthenticated"
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_young_copy_is_not_read_again_until_told() {
+        let (stored, header) = row(None);
+        let (fake, tokens) = tokens(Some(vec![stored]), false);
+        for _ in 0..10 {
+            assert!(tokens.authenticate(Some(&header), UnixMs(0), true).await.is_ok());
+        }
+        assert_eq!(*fake.reads.lock().unwrap(), 1);
+        *fake.rows.lock().unwrap() = Some(vec![row(None).0]);
+        tokens.reload().await.unwrap();
+        assert_eq!(
+            code(tokens.authenticate(Some(&header), UnixMs(0), true).await),
+            "unauthenticated"
+        );
     }
 }

@@ -201,6 +201,29 @@ async fn a_file_that_is_no_database_is_corrupt() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_unavailable_and_the_same_commit_succeeds_once_there_is_room() {
+    let (_scratch, store) = Scratch::migrated().await;
+    let (job, fence) = running_job(&store, vec![task("1")]).await;
+    let limit_pages = |pages: i64| {
+        store.writer.run(move |db| {
+            // SQLite raises a limit below the present size to that size.
+            db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+            Ok(())
+        })
+    };
+    let mut large = success(0, 1);
+    large.result = Some(format!("\"{}\"", "x".repeat(1 << 20)).into());
+    let batches = [batch(job.id, fence, vec![success(1, 2), large])];
+    limit_pages(1).await.unwrap();
+    let answer = store.commit(&batches).await;
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    assert_eq!(store.facts(job.id, Seq(0), 10).await.unwrap(), []);
+    limit_pages(1 << 30).await.unwrap();
+    assert_eq!(store.commit(&batches).await.unwrap(), [BatchAnswer::Committed]);
+    assert_eq!(store.facts(job.id, Seq(0), 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_refused_value_undoes_the_whole_commit() {
     let (_scratch, store) = Scratch::migrated().await;
     let (job, fence) = running_job(&store, vec![task("1")]).await;

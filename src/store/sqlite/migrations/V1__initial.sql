@@ -82,8 +82,8 @@ CREATE TABLE tasks (
 
 CREATE UNIQUE INDEX tasks_by_key ON tasks (job, key) WHERE key IS NOT NULL;
 
--- Rows of outcomes, late and attempts lie in the order they came, behind narrow indexes. Clustered by their key they take a third of the
--- time more where results come in order of the tasks, and twice to three times as long where they do not: each row would then open a
+-- Rows of outcomes, late and attempts lie in the order they came, behind narrow indexes. Clustered by their key they take up to a third
+-- more time where results come in order of the tasks, and twice to three times as long where they do not: each row would then open a
 -- page of its own.
 --
 -- Task before run: the key that makes a (job, run, task) unique is also the order in which results are read.
