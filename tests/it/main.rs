@@ -6,6 +6,7 @@ mod app;
 mod cluster;
 mod conformance;
 mod fm_counts;
+mod fm_leases;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;
