@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tallykeeper::domain::job::{Fence, JobRecord};
-use tallykeeper::store::BatchAnswer::{Committed, Fenced};
+use tallykeeper::store::BatchAnswer::{Blocked, Committed, Fenced};
 use tallykeeper::store::StoreError;
 use tallykeeper::store::postgres::{LOCK_NAMESPACE, Postgres, Settings};
 use tokio_postgres::Client;
@@ -130,6 +130,7 @@ async fn writers_race_a_take_over(url: &str) {
                     match store.commit(&[batch]).await.unwrap()[0] {
                         Committed => {}
                         Fenced => return,
+                        Blocked => unreachable!("a batch of outcomes needs no row of a job"),
                     }
                 }
             })
