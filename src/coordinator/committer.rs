@@ -74,7 +74,11 @@ impl Committer {
             }
             self.busy_lanes += 1;
             let committing = commit_group(self.shared.clone(), group);
-            ctx.spawn(committing.into_actor(self).map(|blocked, _, ctx| ctx.notify(GroupDone(blocked))));
+            ctx.spawn(
+                committing
+                    .into_actor(self)
+                    .map(|blocked, _, ctx| ctx.notify(GroupDone(blocked))),
+            );
         }
     }
 }
@@ -130,7 +134,10 @@ async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) -> Vec<Commi
         }
     }
     if !blocked.is_empty() {
-        tracing::debug!(jobs = blocked.len(), "rows of jobs are locked by another session; trying again");
+        tracing::debug!(
+            jobs = blocked.len(),
+            "rows of jobs are locked by another session; trying again"
+        );
     }
     blocked
 }

@@ -306,7 +306,11 @@ impl Coordinator {
 
     /// The last grant again, if the call repeats the one that got it: the job that comes next by now may be another.
     async fn replay(&self, call: &LeaseAny) -> Result<Option<Granted>> {
-        let Some(job) = call.request_id.as_ref().and_then(|id| self.shared.granted_by(&call.worker, id)) else {
+        let Some(job) = call
+            .request_id
+            .as_ref()
+            .and_then(|id| self.shared.granted_by(&call.worker, id))
+        else {
             return Ok(None);
         };
         let handle = self.shared.directory.job(job);

@@ -100,7 +100,10 @@ impl Shared {
 
     pub(super) fn granted_by(&self, worker: &str, request_id: &str) -> Option<JobId> {
         let grants = self.last_grants.lock().unwrap_or_else(PoisonError::into_inner);
-        grants.get(worker).filter(|(id, _)| id == request_id).map(|&(_, job)| job)
+        grants
+            .get(worker)
+            .filter(|(id, _)| id == request_id)
+            .map(|&(_, job)| job)
     }
 
     pub(super) fn mark_dirty(&self, job: JobId, actor: Recipient<TakeSnapshot>) {

@@ -204,7 +204,8 @@ impl App {
 impl App {
     /// A request with anything special about it.
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method.parse().unwrap(), format!("{}{path}", self.url))
+        self.client
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
     }
 
     /// Waits for work of queue `q`; answers the tasks.
@@ -232,7 +233,9 @@ impl App {
             "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(format!("{head}{body}").as_bytes()).expect("the request is sent");
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .expect("the request is sent");
     }
 
     /// Every stored result, page by page.

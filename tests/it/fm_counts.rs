@@ -44,7 +44,13 @@ fn number(task: &Value) -> u64 {
 
 /// Posts results; answers what became of each task.
 async fn post(app: &App, job: i64, worker: &str, tasks: &[Value]) -> Vec<(u64, String)> {
-    let report = |task: &Value| if number(task) % 10 == 9 { fatal(task) } else { counted(task) };
+    let report = |task: &Value| {
+        if number(task) % 10 == 9 {
+            fatal(task)
+        } else {
+            counted(task)
+        }
+    };
     let said = app.report(job, worker, tasks.iter().map(report).collect()).await;
     tasks.iter().map(number).zip(said).collect()
 }
@@ -61,16 +67,28 @@ async fn fm01_sixty_four_concurrent_posters_lose_nothing(place: Place) {
         async move {
             // A batch and its duplicate, singles, and a neighbour's tasks, all at the same time as everybody else's.
             let batch = async { join_all([post(app, job, name, &mine[..5]), post(app, job, name, &mine[..5])]).await };
-            let singles = join_all(mine[5..].iter().map(|task| post(app, job, name, std::slice::from_ref(task))));
+            let singles = join_all(
+                mine[5..]
+                    .iter()
+                    .map(|task| post(app, job, name, std::slice::from_ref(task))),
+            );
             let foreign = post(app, job, name, &neighbours[3..7]);
             let (batch, singles, foreign) = tokio::join!(batch, singles, foreign);
-            batch.into_iter().chain(singles).chain([foreign]).flatten().collect::<Vec<_>>()
+            batch
+                .into_iter()
+                .chain(singles)
+                .chain([foreign])
+                .flatten()
+                .collect::<Vec<_>>()
         }
     });
     let said: Vec<(u64, String)> = join_all(posters).await.into_iter().flatten().collect();
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for (task, disposition) in &said {
-        assert!(["counted", "duplicate", "superseded"].contains(&disposition.as_str()), "{task}: {disposition}");
+        assert!(
+            ["counted", "duplicate", "superseded"].contains(&disposition.as_str()),
+            "{task}: {disposition}"
+        );
         *counts.entry(*task).or_default() += usize::from(disposition == "counted");
     }
     assert_eq!(counts.len(), POSTERS * EACH);
@@ -89,8 +107,14 @@ async fn fm01_sixty_four_concurrent_posters_lose_nothing(place: Place) {
     app.stop().await;
     // What is durable says the same to the next node.
     let app = App::start(&place, quick()).await;
-    assert_eq!(app.view(job).await["progress"]["counters"], view["progress"]["counters"]);
-    assert_eq!(app.view(job).await["progress"]["succeeded"], view["progress"]["succeeded"]);
+    assert_eq!(
+        app.view(job).await["progress"]["counters"],
+        view["progress"]["counters"]
+    );
+    assert_eq!(
+        app.view(job).await["progress"]["succeeded"],
+        view["progress"]["succeeded"]
+    );
     app.stop().await;
 }
 
@@ -111,17 +135,28 @@ async fn fm16_a_replay_counts_once_however_often_and_at_whatever_time(place: Pla
     let app = App::start(&place, quick()).await;
     assert_eq!(app.report(job, "w", items).await, ["duplicate"; 3]);
     let progress = app.view(job).await["progress"].clone();
-    assert_eq!((progress["succeeded"].clone(), progress["counters"].clone()), (json!(4), json!({"seen": 4, "sum": 6})));
+    assert_eq!(
+        (progress["succeeded"].clone(), progress["counters"].clone()),
+        (json!(4), json!({"seen": 4, "sum": 6}))
+    );
     app.stop().await;
 }
 
 async fn fm19_early_failures_are_no_verdict(place: Place) {
     let app = App::start(&place, quick()).await;
-    let job = app.job(20, json!({"policy": {"failure_threshold": {"ratio": 0.5}}})).await;
+    let job = app
+        .job(20, json!({"policy": {"failure_threshold": {"ratio": 0.5}}}))
+        .await;
     let tasks = app.lease(job, "w", 20).await;
-    assert_eq!(app.report(job, "w", tasks[..10].iter().map(fatal).collect()).await, ["counted"; 10]);
+    assert_eq!(
+        app.report(job, "w", tasks[..10].iter().map(fatal).collect()).await,
+        ["counted"; 10]
+    );
     let view = app.view(job).await;
-    assert_eq!((view["state"].as_str(), view["error"].clone()), (Some("running"), Value::Null));
+    assert_eq!(
+        (view["state"].as_str(), view["error"].clone()),
+        (Some("running"), Value::Null)
+    );
     app.report(job, "w", tasks[10..].iter().map(success).collect()).await;
     // Half is not more than half.
     assert_eq!(app.view(job).await["state"], "partially_succeeded");
@@ -140,7 +175,10 @@ async fn fm20_the_verdict_does_not_depend_on_what_came_last(place: Place) {
             app.report(job, "w", vec![item]).await;
         }
         let view = app.view(job).await;
-        assert_eq!((view["state"].as_str(), view["error"]["code"].as_str()), (Some("failed"), Some("threshold_exceeded")));
+        assert_eq!(
+            (view["state"].as_str(), view["error"]["code"].as_str()),
+            (Some("failed"), Some("threshold_exceeded"))
+        );
     }
     app.stop().await;
 }
@@ -152,15 +190,24 @@ async fn fm21_a_verdict_is_taken_from_the_whole_run(place: Place) {
     app.report(job, "w", tasks[..2].iter().map(fatal).collect()).await;
     app.report(job, "w", tasks[2..].iter().map(success).collect()).await;
     let first = app.view(job).await;
-    assert_eq!((first["state"].as_str(), first["run"].clone()), (Some("failed"), json!(1)));
+    assert_eq!(
+        (first["state"].as_str(), first["run"].clone()),
+        (Some("failed"), json!(1))
+    );
     // The next run keeps the two successes and is judged by all four tasks, not by the two it repeats.
     app.control(job, "retry", json!({"if_run": 1})).await;
     let again = app.lease(job, "w", 4).await;
     assert_eq!(again.len(), 2);
     app.report(job, "w", vec![fatal(&again[0]), success(&again[1])]).await;
     let second = app.view(job).await;
-    assert_eq!((second["state"].as_str(), second["run"].clone()), (Some("partially_succeeded"), json!(2)));
-    assert_eq!((second["error"].clone(), second["progress"]["succeeded"].clone()), (Value::Null, json!(3)));
+    assert_eq!(
+        (second["state"].as_str(), second["run"].clone()),
+        (Some("partially_succeeded"), json!(2))
+    );
+    assert_eq!(
+        (second["error"].clone(), second["progress"]["succeeded"].clone()),
+        (Value::Null, json!(3))
+    );
     app.stop().await;
 }
 
@@ -172,7 +219,10 @@ async fn fm31_a_late_success_corrects_a_failure_until_the_job_is_final(place: Pl
     assert_eq!(app.view(job).await["progress"]["failed"], 2);
     assert_eq!(app.report(job, "w", vec![counted(&tasks[0])]).await, ["counted"]);
     let progress = app.view(job).await["progress"].clone();
-    assert_eq!((progress["failed"].clone(), progress["succeeded"].clone()), (json!(1), json!(1)));
+    assert_eq!(
+        (progress["failed"].clone(), progress["succeeded"].clone()),
+        (json!(1), json!(1))
+    );
     assert_eq!(app.report(job, "w", vec![fatal(&tasks[0])]).await, ["superseded"]);
     app.report(job, "w", vec![counted(&tasks[2])]).await;
     let done = app.view(job).await;
@@ -181,7 +231,10 @@ async fn fm31_a_late_success_corrects_a_failure_until_the_job_is_final(place: Pl
     assert_eq!(app.report(job, "w", vec![counted(&tasks[1])]).await, ["late"]);
     assert_eq!(app.report(job, "w", vec![counted(&tasks[1])]).await, ["late"]);
     let after = app.view(job).await;
-    assert_eq!((&after["state"], &after["progress"]["succeeded"]), (&done["state"], &json!(2)));
+    assert_eq!(
+        (&after["state"], &after["progress"]["succeeded"]),
+        (&done["state"], &json!(2))
+    );
     assert_eq!(after["progress"]["counters"], done["progress"]["counters"]);
     // The next run counts it without doing the work again.
     let retried = app.control(job, "retry", json!({})).await;
@@ -194,14 +247,27 @@ async fn fm31_a_late_success_corrects_a_failure_until_the_job_is_final(place: Pl
 async fn fm32_failed_tasks_fail_a_job_only_by_policy(place: Place) {
     let app = App::start(&place, quick()).await;
     for (threshold, ends) in [(3, "partially_succeeded"), (2, "failed")] {
-        let job = app.job(10, json!({"policy": {"failure_threshold": {"count": threshold}}})).await;
+        let job = app
+            .job(10, json!({"policy": {"failure_threshold": {"count": threshold}}}))
+            .await;
         let tasks = app.lease(job, "w", 10).await;
-        let items = tasks.iter().enumerate().map(|(i, task)| if i < 3 { fatal(task) } else { success(task) });
+        let items = tasks
+            .iter()
+            .enumerate()
+            .map(|(i, task)| if i < 3 { fatal(task) } else { success(task) });
         assert_eq!(app.report(job, "w", items.collect()).await, ["counted"; 10]);
         let view = app.view(job).await;
-        assert_eq!((view["state"].as_str(), view["progress"]["failed"].clone()), (Some(ends), json!(3)));
+        assert_eq!(
+            (view["state"].as_str(), view["progress"]["failed"].clone()),
+            (Some(ends), json!(3))
+        );
         // The seven that succeeded are there either way.
-        let good = app.results(job).await.into_iter().filter(|row| row["status"] == "succeeded").count();
+        let good = app
+            .results(job)
+            .await
+            .into_iter()
+            .filter(|row| row["status"] == "succeeded")
+            .count();
         assert_eq!(good, 7);
     }
     app.stop().await;
@@ -213,12 +279,19 @@ async fn fm33_a_failure_names_its_task_by_the_lease_alone(place: Place) {
     let tasks = app.lease(job, "w", 5).await;
     assert_eq!(app.report(job, "w", vec![fatal(&tasks[3])]).await, ["counted"]);
     let (_, failed) = app.get(&format!("/v1/jobs/{job}/tasks?state=failed")).await;
-    assert_eq!((failed["items"][0]["task"].clone(), failed["items"][0]["key"].clone()), (json!(3), json!("k3")));
+    assert_eq!(
+        (failed["items"][0]["task"].clone(), failed["items"][0]["key"].clone()),
+        (json!(3), json!("k3"))
+    );
     assert_eq!(failed["items"].as_array().unwrap().len(), 1);
     let rows = app.results(job).await;
-    assert_eq!((rows[0]["task"].clone(), rows[0]["error"].clone()), (json!(3), json!("it broke")));
+    assert_eq!(
+        (rows[0]["task"].clone(), rows[0]["error"].clone()),
+        (json!(3), json!("it broke"))
+    );
     // Row 34: failed is decided, so the rest ends the job.
-    app.report(job, "w", [0, 1, 2, 4].map(|i| success(&tasks[i])).to_vec()).await;
+    app.report(job, "w", [0, 1, 2, 4].map(|i| success(&tasks[i])).to_vec())
+        .await;
     assert_eq!(app.view(job).await["state"], "partially_succeeded");
     app.stop().await;
 }
@@ -233,9 +306,19 @@ async fn fm35_a_bad_item_fails_none_of_its_neighbours(place: Place) {
     unusable["counters"] = json!({"n": 1.5});
     let mut not_a_number = success(&tasks[1]);
     not_a_number["counters"] = json!("many");
-    let items = vec![garbage, success(&tasks[0]), success(&foreign[0]), unusable, not_a_number, fatal(&tasks[2])];
+    let items = vec![
+        garbage,
+        success(&tasks[0]),
+        success(&foreign[0]),
+        unusable,
+        not_a_number,
+        fatal(&tasks[2]),
+    ];
     let said = app.report(job, "w", items).await;
-    assert_eq!(said, ["rejected", "counted", "rejected", "rejected", "rejected", "counted"]);
+    assert_eq!(
+        said,
+        ["rejected", "counted", "rejected", "rejected", "rejected", "counted"]
+    );
     // The refused item did not use its task up.
     assert_eq!(app.report(job, "w", vec![success(&tasks[1])]).await, ["counted"]);
     assert_eq!(app.view(job).await["state"], "partially_succeeded");
@@ -254,7 +337,10 @@ async fn fm37_a_post_whose_answer_was_lost_is_repeated_without_a_second_count(pl
         assert!(["counted", "duplicate"].contains(&said[0].as_str()), "{said:?}");
     }
     let view = app.view(job).await;
-    assert_eq!((view["state"].as_str(), view["progress"]["counters"].clone()), (Some("succeeded"), json!({"seen": 8, "sum": 28})));
+    assert_eq!(
+        (view["state"].as_str(), view["progress"]["counters"].clone()),
+        (Some("succeeded"), json!({"seen": 8, "sum": 28}))
+    );
     assert_eq!(app.results(job).await.len(), 8);
     app.stop().await;
 }
@@ -270,12 +356,19 @@ async fn fm48_fm57_counts_never_fall_below_zero_or_swing(place: Place) {
                 break;
             }
             // A third of the leases come back unused, a third fails at first, and everything is said twice.
-            let body = json!({"worker": "w", "leases": tasks.iter().take(2).map(|task| &task["lease"]).collect::<Vec<_>>()});
+            let body =
+                json!({"worker": "w", "leases": tasks.iter().take(2).map(|task| &task["lease"]).collect::<Vec<_>>()});
             app.post(&format!("/v1/jobs/{job}/leases/release"), body).await;
             let items: Vec<Value> = tasks
                 .iter()
                 .skip(2 * usize::from(round % 5 != 0))
-                .map(|task| if number(task) % 3 == 0 { failure(task) } else { counted(task) })
+                .map(|task| {
+                    if number(task) % 3 == 0 {
+                        failure(task)
+                    } else {
+                        counted(task)
+                    }
+                })
                 .collect();
             app.report(job, "w", items.clone()).await;
             app.report(job, "w", items).await;
@@ -296,7 +389,13 @@ async fn fm48_fm57_counts_never_fall_below_zero_or_swing(place: Place) {
     };
     tokio::join!(work, watch);
     let view = app.view(job).await;
-    assert_eq!((view["progress"]["succeeded"].clone(), view["progress"]["failed"].clone()), (json!(80), json!(40)));
+    assert_eq!(
+        (
+            view["progress"]["succeeded"].clone(),
+            view["progress"]["failed"].clone()
+        ),
+        (json!(80), json!(40))
+    );
     assert_eq!(view["progress"]["counters"]["seen"], 80);
     app.stop().await;
 }
@@ -305,12 +404,18 @@ async fn fm49_success_never_hides_failures(place: Place) {
     let app = App::start(&place, quick()).await;
     let job = app.job(100, json!({})).await;
     let tasks = app.lease(job, "w", 100).await;
-    let items = tasks.iter().enumerate().map(|(i, task)| if i == 50 { fatal(task) } else { success(task) });
+    let items = tasks
+        .iter()
+        .enumerate()
+        .map(|(i, task)| if i == 50 { fatal(task) } else { success(task) });
     app.report(job, "w", items.collect()).await;
     let (_, listed) = app.get("/v1/jobs?state=succeeded").await;
     assert_eq!(listed["items"], json!([]));
     let (_, listed) = app.get("/v1/jobs?state=partially_succeeded").await;
     let progress = &listed["items"][0]["progress"];
-    assert_eq!((progress["succeeded"].clone(), progress["failed"].clone()), (json!(99), json!(1)));
+    assert_eq!(
+        (progress["succeeded"].clone(), progress["failed"].clone()),
+        (json!(99), json!(1))
+    );
     app.stop().await;
 }

@@ -28,12 +28,20 @@ on_both_stores!(
 );
 
 fn numbers(tasks: &[Value]) -> Vec<u64> {
-    tasks.iter().map(|task| task["task"].as_u64().expect("a task has a number")).collect()
+    tasks
+        .iter()
+        .map(|task| task["task"].as_u64().expect("a task has a number"))
+        .collect()
 }
 
 async fn give_back(app: &App, job: i64, worker: &str, tasks: &[Value]) -> Value {
     let leases: Vec<&Value> = tasks.iter().map(|task| &task["lease"]).collect();
-    let (status, said) = app.post(&format!("/v1/jobs/{job}/leases/release"), json!({"worker": worker, "leases": leases})).await;
+    let (status, said) = app
+        .post(
+            &format!("/v1/jobs/{job}/leases/release"),
+            json!({"worker": worker, "leases": leases}),
+        )
+        .await;
     assert_eq!(status, 200, "{said}");
     said
 }
@@ -43,21 +51,28 @@ async fn poll_job(app: &App, worker: &str, most: usize) -> (Option<i64>, Vec<Val
     let body = json!({"worker": worker, "queues": ["q"], "max_tasks": most});
     let (status, granted) = app.post("/v1/leases", body).await;
     assert_eq!(status, 200, "{granted}");
-    (granted["job"]["id"].as_i64(), granted["tasks"].as_array().unwrap().clone())
+    (
+        granted["job"]["id"].as_i64(),
+        granted["tasks"].as_array().unwrap().clone(),
+    )
 }
 
 async fn fm08_only_running_jobs_are_offered_and_newer_ones_do_not_starve(place: Place) {
     let app = App::start(&place, quick()).await;
     let first = json!({"priority": 9});
     app.job(5, json!({"priority": 9, "start": false})).await;
-    app.job(5, json!({"priority": 9, "start_at": "2100-01-01T00:00:00Z"})).await;
+    app.job(5, json!({"priority": 9, "start_at": "2100-01-01T00:00:00Z"}))
+        .await;
     let paused = app.job(5, first.clone()).await;
     app.control(paused, "pause", json!({})).await;
     let canceled = app.job(5, first.clone()).await;
     app.control(canceled, "cancel", json!({})).await;
     let canceling = app.job(5, first.clone()).await;
     assert_eq!(app.lease(canceling, "other", 1).await.len(), 1);
-    assert_eq!(app.control(canceling, "cancel", json!({"grace_s": 600})).await["state"], "canceling");
+    assert_eq!(
+        app.control(canceling, "cancel", json!({"grace_s": 600})).await["state"],
+        "canceling"
+    );
     let done = app.job(5, first.clone()).await;
     let tasks = app.lease(done, "other", 5).await;
     app.report(done, "other", tasks.iter().map(success).collect()).await;
@@ -99,7 +114,14 @@ async fn fm10_small_jobs_are_served_between_the_tasks_of_a_large_one(place: Plac
 }
 
 async fn fm11_a_worker_cannot_hoard(place: Place) {
-    let app = App::start(&place, Settings { worker_in_flight: 5, ..quick() }).await;
+    let app = App::start(
+        &place,
+        Settings {
+            worker_in_flight: 5,
+            ..quick()
+        },
+    )
+    .await;
     let job = app.job(20, json!({})).await;
     let held = app.lease(job, "greedy", 100).await;
     assert_eq!(held.len(), 5);
@@ -151,9 +173,14 @@ async fn fm13_exhausted_attempts_decide_the_task_at_once(place: Place) {
         assert_eq!(app.report(job, "w", vec![failure(&task[0])]).await, [said]);
     }
     let view = app.view(job).await;
-    assert_eq!((view["state"].as_str(), view["error"]["code"].is_string()), (Some("failed"), true));
+    assert_eq!(
+        (view["state"].as_str(), view["error"]["code"].is_string()),
+        (Some("failed"), true)
+    );
     // The same by silence: nobody says anything, and the job ends all the same.
-    let job = app.job(2, json!({"policy": {"max_attempts": 1, "lease_timeout_s": 1}})).await;
+    let job = app
+        .job(2, json!({"policy": {"max_attempts": 1, "lease_timeout_s": 1}}))
+        .await;
     assert_eq!(app.lease(job, "dead", 2).await.len(), 2);
     let view = app.until(job, |view| view["state"] == "failed").await;
     assert_eq!(view["progress"]["failed"], 2);
@@ -191,7 +218,10 @@ async fn fm26_nothing_is_leasable_the_moment_a_job_is_canceled(place: Place) {
     assert_eq!(app.poll("w", 10, 0.0).await.len(), 0);
     let body = json!({"worker": "w", "leases": [held[0]["lease"]]});
     let (_, said) = app.post(&format!("/v1/jobs/{job}/leases/extend"), body).await;
-    assert_eq!((said["lost"].as_array().unwrap().len(), said["job_state"].as_str()), (1, Some("canceled")));
+    assert_eq!(
+        (said["lost"].as_array().unwrap().len(), said["job_state"].as_str()),
+        (1, Some("canceled"))
+    );
     let (_, tasks) = app.get(&format!("/v1/jobs/{job}/tasks?state=leased")).await;
     assert_eq!(tasks["items"], json!([]));
     app.stop().await;
@@ -228,18 +258,35 @@ async fn a_long_poll_wakes_for_every_way_work_appears(place: Place) {
     app.control(paused, "pause", json!({})).await;
     woken(&app, "a job is resumed", app.control(paused, "resume", json!({}))).await;
     let more = json!([{"payload": 1}]);
-    woken(&app, "tasks are appended", app.post(&format!("/v1/jobs/{paused}/tasks"), more)).await;
+    woken(
+        &app,
+        "tasks are appended",
+        app.post(&format!("/v1/jobs/{paused}/tasks"), more),
+    )
+    .await;
     let soon = (time::OffsetDateTime::now_utc() + Duration::from_secs(1))
         .format(&time::format_description::well_known::Rfc3339)
         .unwrap();
     woken(&app, "a job's time has come", app.job(1, json!({"start_at": soon}))).await;
-    let brief = app.job(1, json!({"policy": {"lease_timeout_s": 1, "backoff": {"initial_s": 0}}})).await;
+    let brief = app
+        .job(
+            1,
+            json!({"policy": {"lease_timeout_s": 1, "backoff": {"initial_s": 0}}}),
+        )
+        .await;
     woken(&app, "a lease runs out", app.lease(brief, "dead", 1)).await;
     app.stop().await;
 }
 
 async fn a_worker_at_its_cap_does_not_keep_work_from_those_who_wait_behind_it(place: Place) {
-    let app = App::start(&place, Settings { worker_in_flight: 1, ..quick() }).await;
+    let app = App::start(
+        &place,
+        Settings {
+            worker_in_flight: 1,
+            ..quick()
+        },
+    )
+    .await;
     let job = app.job(2, json!({})).await;
     assert_eq!(app.lease(job, "greedy", 1).await.len(), 1);
     let held = app.lease(job, "third", 1).await;
@@ -259,10 +306,22 @@ async fn a_worker_at_its_cap_does_not_keep_work_from_those_who_wait_behind_it(pl
 }
 
 async fn a_poll_is_woken_by_room_under_its_own_cap(place: Place) {
-    let app = App::start(&place, Settings { worker_in_flight: 1, ..quick() }).await;
+    let app = App::start(
+        &place,
+        Settings {
+            worker_in_flight: 1,
+            ..quick()
+        },
+    )
+    .await;
     let job = app.job(3, json!({})).await;
     let held = app.lease(job, "w", 1).await;
-    woken(&app, "its worker reports", app.report(job, "w", vec![success(&held[0])])).await;
+    woken(
+        &app,
+        "its worker reports",
+        app.report(job, "w", vec![success(&held[0])]),
+    )
+    .await;
     app.stop().await;
 }
 
@@ -294,7 +353,14 @@ async fn a_request_id_replays_the_grant_of_whichever_job_gave_it(place: Place) {
 }
 
 async fn a_request_id_that_got_nothing_is_not_condemned_to_nothing(place: Place) {
-    let app = App::start(&place, Settings { worker_in_flight: 1, ..quick() }).await;
+    let app = App::start(
+        &place,
+        Settings {
+            worker_in_flight: 1,
+            ..quick()
+        },
+    )
+    .await;
     let job = app.job(2, json!({})).await;
     let held = app.lease(job, "w", 1).await;
     let call = json!({"worker": "w", "max_tasks": 1, "request_id": "r"});
@@ -324,11 +390,20 @@ async fn a_grant_that_never_reached_its_client_comes_back_at_once(place: Place) 
         all.extend(app.poll("alive", 50, 1.0).await);
     }
     assert_eq!(all.len(), 50);
-    assert!(all.iter().all(|task| task["attempt"] == 1), "giving back spends nothing");
+    assert!(
+        all.iter().all(|task| task["attempt"] == 1),
+        "giving back spends nothing"
+    );
     // A repetition under the id of a grant that came back is answered with work, not with that nothing.
     give_back(&app, job, "alive", &all).await;
     let body = json!({"worker": "gone", "max_tasks": 1, "request_id": "r19"});
-    assert_eq!(app.post(&format!("/v1/jobs/{job}/leases"), body).await.1["tasks"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        app.post(&format!("/v1/jobs/{job}/leases"), body).await.1["tasks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     app.stop().await;
 }
 
@@ -341,16 +416,32 @@ async fn results_and_the_next_lease_travel_together(place: Place) {
     while !held.is_empty() {
         done += held.len();
         let items: Vec<Value> = held.iter().map(success).collect();
-        let (status, said) = app.post(&path, json!({"worker": "w", "results": items, "then_lease": {"max_tasks": 2}})).await;
+        let (status, said) = app
+            .post(
+                &path,
+                json!({"worker": "w", "results": items, "then_lease": {"max_tasks": 2}}),
+            )
+            .await;
         assert_eq!((status, said["job"]["id"].as_i64()), (200, Some(job)));
-        held = said["tasks"].as_array().expect("then_lease is answered, if with nothing").clone();
+        held = said["tasks"]
+            .as_array()
+            .expect("then_lease is answered, if with nothing")
+            .clone();
     }
     assert_eq!((done, app.view(job).await["state"].as_str()), (5, Some("succeeded")));
     // Without results it is a lease.
     let job = app.job(1, json!({})).await;
     let path = format!("/v1/jobs/{job}/results");
-    let (_, said) = app.post(&path, json!({"worker": "w", "results": [], "then_lease": {"max_tasks": 9}})).await;
-    assert_eq!((said["results"].clone(), said["tasks"].as_array().unwrap().len()), (json!([]), 1));
+    let (_, said) = app
+        .post(
+            &path,
+            json!({"worker": "w", "results": [], "then_lease": {"max_tasks": 9}}),
+        )
+        .await;
+    assert_eq!(
+        (said["results"].clone(), said["tasks"].as_array().unwrap().len()),
+        (json!([]), 1)
+    );
     app.stop().await;
 }
 
@@ -359,13 +450,24 @@ async fn extend_and_release_touch_only_current_leases(place: Place) {
     let job = app.job(4, json!({"policy": {"lease_timeout_s": 600}})).await;
     let held = app.lease(job, "w", 4).await;
     app.report(job, "w", vec![success(&held[0])]).await;
-    assert_eq!(give_back(&app, job, "w", &held[1..2]).await["released"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        give_back(&app, job, "w", &held[1..2]).await["released"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let leases: Vec<&Value> = held.iter().map(|task| &task["lease"]).collect();
     let again = app.lease(job, "v", 1).await;
     assert_eq!((numbers(&again), again[0]["attempt"].clone()), (vec![1], json!(1)));
     let body = json!({"worker": "w", "leases": leases.iter().chain([&&json!("nonsense")]).collect::<Vec<_>>()});
     let (_, said) = app.post(&format!("/v1/jobs/{job}/leases/extend"), body.clone()).await;
-    let kept: Vec<&Value> = said["extended"].as_array().unwrap().iter().map(|lease| &lease["lease"]).collect();
+    let kept: Vec<&Value> = said["extended"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lease| &lease["lease"])
+        .collect();
     assert_eq!(kept, [leases[2], leases[3]]);
     assert_eq!(said["lost"], json!([leases[0], leases[1], "nonsense"]));
     // The old token of a task that another worker holds gives nothing back, and its failure counts for nothing; its success does.

@@ -5,8 +5,11 @@
 mod app;
 mod cluster;
 mod conformance;
+mod fm_access;
 mod fm_counts;
 mod fm_leases;
+mod fm_outage;
+mod fm_states;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;

@@ -143,7 +143,10 @@ async fn fm44_a_locked_row_holds_up_only_its_own_job() {
     let group = [pause(&locked), pause(&free)];
     let answers = store.commit(&group).await.unwrap();
     assert_eq!(answers, [BatchAnswer::Blocked, BatchAnswer::Committed]);
-    assert!(seqs(&store, locked.id).await.is_empty(), "nothing of a blocked job is written");
+    assert!(
+        seqs(&store, locked.id).await.is_empty(),
+        "nothing of a blocked job is written"
+    );
     blocker.batch_execute("COMMIT").await.unwrap();
     // The identical group: what is committed already stays so.
     assert_eq!(store.commit(&group).await.unwrap(), [BatchAnswer::Committed; 2]);

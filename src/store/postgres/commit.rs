@@ -94,7 +94,8 @@ struct Touched {
 impl Touched {
     fn misses(&self, batch: &JobBatch) -> bool {
         let job = batch.job.0;
-        (batch.update.is_some() && !self.updated.contains(&job)) || (!batch.late.is_empty() && !self.shared.contains(&job))
+        (batch.update.is_some() && !self.updated.contains(&job))
+            || (!batch.late.is_empty() && !self.shared.contains(&job))
     }
 }
 
