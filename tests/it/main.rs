@@ -9,6 +9,7 @@ mod lifecycle;
 mod naive_writer;
 mod postgres_crash;
 mod postgres_fence;
+mod postgres_nodes;
 mod postgres_schema;
 mod postgres_sql;
 mod postgres_values;
