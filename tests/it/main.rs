@@ -5,6 +5,8 @@
 mod app;
 mod cluster;
 mod conformance;
+mod crash_kill;
+mod crash_load;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;
@@ -13,4 +15,5 @@ mod postgres_nodes;
 mod postgres_schema;
 mod postgres_sql;
 mod postgres_values;
+mod process;
 mod scratch;
