@@ -20,7 +20,7 @@ use super::work::{INTERRUPTED, names};
 use super::worker::{Done, Left, Shared, Source, Worker};
 use crate::domain::state::State;
 use crate::http::wire::{CreateJob, Job};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::io::{self, IsTerminal};
 use std::num::NonZero;
@@ -82,8 +82,16 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
             output::note("interrupted: waiting for the commands that run; once more to stop at once");
         })
         .context("cannot follow signals")?;
-    let node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
-    let outcome = with_node(&args, template, items, &node, &stopper, stop).await;
+    let mut node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
+    let (client, url) = (node.client()?, node.url());
+    let outcome = tokio::select! {
+        outcome = with_node(&args, template, items, client, &url, &stopper, stop) => outcome,
+        // Without it the workers would go on trying for ever.
+        ended = node.ended() => {
+            ended.context("the node ended")?;
+            bail!("the node ended before the run did");
+        }
+    };
     let stopped = node.stop().await;
     let code = outcome?;
     stopped.context("the node did not stop cleanly")?;
@@ -103,18 +111,13 @@ async fn with_node(
     args: &RunArgs,
     template: Template,
     items: Items,
-    node: &Node,
+    client: Client,
+    url: &str,
     stopper: &Stopper,
     stop: Stop,
 ) -> Result<ExitCode> {
-    let client = node.client()?;
     let job = find_or_create(&client, args, &template, &items).await?;
-    output::note(&format!(
-        "node at {}, job {}, {} items",
-        node.url(),
-        job.id,
-        items.len()
-    ));
+    output::note(&format!("node at {url}, job {}, {} items", job.id, items.len()));
     if job.state.is_final() {
         output::note(&format!("job {} is finished already", job.id));
         return Ok(finished(&job, None));

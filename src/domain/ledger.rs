@@ -21,6 +21,8 @@ mod load;
 mod settle;
 mod snapshot;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod view;
 

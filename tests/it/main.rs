@@ -3,10 +3,16 @@
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
 mod app;
+mod cli_run;
 mod cluster;
 mod conformance;
 mod crash_kill;
 mod crash_load;
+mod http_append;
+mod http_auth;
+mod http_bounds;
+mod http_call;
+mod http_reads;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;

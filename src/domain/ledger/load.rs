@@ -120,11 +120,9 @@ impl Loading {
             FactKind::Late {
                 verdict: Verdict::Succeeded,
                 counters,
-            } if stands => {
-                if !self.tasks.succeeded.contains(task.0) {
-                    let counters = self.counters(counters)?;
-                    self.tasks.late.insert(task, (fact.run, counters));
-                }
+            } if stands && !self.tasks.succeeded.contains(task.0) => {
+                let counters = self.counters(counters)?;
+                self.tasks.late.insert(task, (fact.run, counters));
             }
             _ => {}
         }

@@ -37,8 +37,11 @@ fn bit(attempt: Attempt) -> u64 {
     attempt.0.checked_sub(1).and_then(|n| 1u64.checked_shl(n)).unwrap_or(0)
 }
 
+/// What one result adds to the job's counters.
+pub(super) type Counters = Vec<(String, i64)>;
+
 /// Late successes that would count again after `retry only:"failed"`: task to (run, counters).
-pub(super) type LateSuccesses = BTreeMap<TaskNo, (Run, Vec<(String, i64)>)>;
+pub(super) type LateSuccesses = BTreeMap<TaskNo, (Run, Counters)>;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tasks {

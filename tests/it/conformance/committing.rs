@@ -135,7 +135,7 @@ pub(super) async fn late_results_are_kept_and_a_success_replaces_a_failure(store
     assert_eq!(reread(&store, record.id).await, ended, "late results count nothing");
 }
 
-pub(super) async fn a_change_of_state_is_written_whole(store: AnyStore) {
+pub(super) async fn fm06_a_change_of_state_is_written_whole(store: AnyStore) {
     let (record, fence) = running(&store, "q", 5).await;
     let change = JobUpdate {
         open: false,
