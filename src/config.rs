@@ -302,6 +302,7 @@ impl Config {
             passivate_after: Duration::from_millis(part.passivate_after_ms),
             drain_timeout: Duration::from_millis(part.drain_timeout_ms),
             actor_threads: part.actor_threads,
+            restores_leases: true,
         }
     }
 

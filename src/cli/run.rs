@@ -34,8 +34,10 @@ use tokio::time::MissedTickBehavior;
 const QUEUE: &str = "run";
 /// The label that carries the hash of command and items.
 const LABEL: &str = "run-hash";
-/// A worker of this process vanishes only together with the node, so the lease is short: what a killed run held is free soon.
-const LEASE_TIMEOUT_S: u32 = 60;
+/// Lease on a shared store: short, since what a killed run held comes back only when it runs out.
+const SHARED_LEASE_S: u32 = 60;
+/// Lease on a store of our own, where a killed run's leases are void at once: long, so that a suspended run (Ctrl-Z) loses nothing.
+const PRIVATE_LEASE_S: u32 = 7 * 24 * 3600;
 /// How often the bar moves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -186,7 +188,11 @@ fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Re
     job.open = true;
     job.expected_total = Some(u32::try_from(items.len())?);
     job.policy.max_attempts = args.retries + 1;
-    job.policy.lease_timeout_s = LEASE_TIMEOUT_S;
+    job.policy.lease_timeout_s = if args.store.is_private() {
+        PRIVATE_LEASE_S
+    } else {
+        SHARED_LEASE_S
+    };
     job.labels.insert(LABEL.to_owned(), hash.to_owned());
     Ok(job)
 }

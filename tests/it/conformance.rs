@@ -86,6 +86,7 @@ macro_rules! backends {
                     attempts_are_inserted_once,
                     late_results_are_kept_and_a_success_replaces_a_failure,
                     fm06_a_change_of_state_is_written_whole,
+                    fm58_an_update_judged_on_too_few_tasks_changes_nothing,
                     fm03_an_update_from_another_state_is_fenced_whole,
                     an_update_from_another_run_is_fenced,
                     a_lost_update_leaves_the_other_jobs_alone,

@@ -4,12 +4,12 @@
 //! flight, and it holds at most one outcome per task.
 
 use super::leases::Claim;
+use super::task_map::TaskMap;
 use super::tasks::Spent;
 use super::{Disposition, Effects, Ledger, Reply, Results, Ticket, Waiting};
 use crate::domain::ids::{Attempt, Seq, TaskNo, UnixMs};
 use crate::domain::rows::{AttemptRow, Cause, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What the batch at hand has decided about one task.
@@ -40,7 +40,7 @@ pub(super) struct Owed {
 /// The batch at hand, then in flight.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    pub(super) entries: HashMap<TaskNo, Entry>,
+    pub(super) entries: TaskMap<Entry>,
     pub(super) owed: Vec<Owed>,
     pub(super) control: Option<Ticket>,
     pub(super) update: Option<JobUpdate>,

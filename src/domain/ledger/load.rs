@@ -175,7 +175,7 @@ impl Loading {
         let mut leases = Leases::default();
         let mut leased = RoaringBitmap::new();
         let grace = now.plus_ms(RESTORED_LEASE_MS);
-        if self.record.state.is_active() {
+        if self.record.state.is_active() && bounds.restores_leases {
             for (task, mut held) in self.held.clone() {
                 let over = tasks.verdict(task).is_some() || tasks.spent(task).attempts >= held.attempt.0;
                 if !over && task.0 < tasks.total {

@@ -3,10 +3,11 @@
 //! Owns: those sets, spent attempts, summed counters. Never: knows leases or what is in flight; everything here is committed.
 //! Invariant: ready, retrying, succeeded and failed are disjoint, every member is below `total`, and a task in none of them is leased.
 
+use super::task_map::TaskMap;
 use crate::domain::ids::{Attempt, Run, TaskNo, UnixMs};
 use crate::domain::rows::{Cause, Verdict};
 use roaring::RoaringBitmap;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts a task has used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +52,7 @@ pub(super) struct Tasks {
     due: BTreeSet<(UnixMs, TaskNo)>,
     pub(super) succeeded: RoaringBitmap,
     pub(super) failed: RoaringBitmap,
-    pub(super) spent: HashMap<TaskNo, Spent>,
+    pub(super) spent: TaskMap<Spent>,
     pub(super) counters: BTreeMap<String, i64>,
     pub(super) late: LateSuccesses,
     /// Sizes of the decided sets, kept beside them: counting a bitmap costs a walk over its containers.
