@@ -5,7 +5,8 @@
 //! it is worked on the outcome is the same.
 
 use crate::app::assert_sums;
-use crate::process::{Body, Client, GLANCE, Heard, Launch, Wait, until};
+use crate::process::{Body, Client, GLANCE, Heard, Launch, PATIENCE, Wait, until};
+use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -46,8 +47,6 @@ pub(crate) struct Record {
     dispositions: BTreeMap<String, u64>,
     /// Every lease that reached a worker.
     granted: HashMap<u64, BTreeSet<String>>,
-    /// Acknowledged failed attempts after which the task may be handed out again.
-    retrying: HashMap<u64, u64>,
     /// Refusals and broken connections.
     pub(crate) unheard: BTreeMap<String, u64>,
 }
@@ -125,10 +124,13 @@ impl Running {
     /// Waits for the end of the job.
     pub(crate) async fn finish(self) -> Arc<Load> {
         self.seal();
-        self.uploader.await.expect("the uploader ends well");
-        for worker in self.workers {
-            worker.await.expect("the worker ends well");
-        }
+        let busy = [self.uploader].into_iter().chain(self.workers);
+        let ended = tokio::time::timeout(PATIENCE, join_all(busy)).await;
+        let Ok(ended) = ended else {
+            let job = self.load.client.get(&self.load.path("")).await;
+            panic!("the job does not end: {job}");
+        };
+        ended.into_iter().for_each(|ended| ended.expect("a client ends well"));
         self.load.observed.store(true, Ordering::Relaxed);
         self.observer.await.expect("the observer ends well");
         self.load
@@ -288,15 +290,12 @@ impl Load {
         assert_eq!(launch.count(&reported).await, stumbled);
     }
 
-    /// No task reached workers under more leases than its failed attempts allow.
+    /// No task reached workers under a second lease but after a failed attempt.
     pub(crate) fn check_leases(&self) {
         let record = self.record.lock().unwrap();
         for (task, leases) in &record.granted {
-            let allowed = 1 + record.retrying.get(task).copied().unwrap_or(0);
-            assert!(
-                leases.len() as u64 <= allowed,
-                "task {task} was handed out as {leases:?}"
-            );
+            let allowed = 1 + usize::from(stumbles(*task));
+            assert!(leases.len() <= allowed, "task {task} was handed out as {leases:?}");
         }
     }
 }
@@ -398,10 +397,8 @@ impl Worker {
         let mut record = self.load.record.lock().unwrap();
         for ((task, item), answer) in items.iter().zip(answers) {
             let disposition = answer["disposition"].as_str().expect("text").to_owned();
-            match disposition.as_str() {
-                "counted" => record.counted.entry(*task).or_default().push(item.clone()),
-                "retrying" => *record.retrying.entry(*task).or_default() += 1,
-                _ => {}
+            if disposition == "counted" {
+                record.counted.entry(*task).or_default().push(item.clone());
             }
             *record.dispositions.entry(disposition).or_default() += 1;
         }

@@ -232,8 +232,12 @@ impl Process {
         kill_process(self.pid, signal).expect("our own child takes signals");
     }
 
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+    async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(PATIENCE).await
+    }
+
+    pub(crate) async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
+        let ended = tokio::time::timeout(patience, self.child.wait()).await;
         ended.expect("the process ends").expect("our child")
     }
 
