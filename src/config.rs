@@ -202,9 +202,11 @@ impl Config {
         if path.is_some() && !file.is_file() {
             return Err(ConfigError::Missing(file.to_owned()));
         }
-        let layers = Figment::new()
-            .merge(Serialized::defaults(Config::default()))
-            .merge(Toml::file_exact(file));
+        let mut layers = Figment::from(Serialized::defaults(Config::default()));
+        // `file_exact` takes an absent file for an error; the one at the default place may be absent.
+        if file.is_file() {
+            layers = layers.merge(Toml::file_exact(file));
+        }
         let layers = environment(layers, variables).merge(Serialized::defaults(flags));
         let config: Config = layers
             .extract()
@@ -300,6 +302,7 @@ impl Config {
             passivate_after: Duration::from_millis(part.passivate_after_ms),
             drain_timeout: Duration::from_millis(part.drain_timeout_ms),
             actor_threads: part.actor_threads,
+            restores_leases: true,
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Settings {
     pub passivate_after: Duration,
     /// Longest wait for the last commits and snapshots when draining.
     pub drain_timeout: Duration,
+    /// Whether leases outlive this process. They do not where its workers are part of it, as in `run`.
+    pub restores_leases: bool,
     /// Threads on which actors live; a queue and its jobs share one.
     pub actor_threads: usize,
 }
@@ -75,6 +77,7 @@ impl Default for Settings {
             batch_bytes: 32 << 20,
             passivate_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            restores_leases: true,
             actor_threads: 1,
         }
     }

@@ -261,8 +261,8 @@ pub trait JobStore: Send + Sync {
     /// Commits the batches of many jobs in ONE transaction that proves ownership first. Idempotent. Per batch: outcomes are inserted,
     /// or replace a failure by a success of the same (job, run, task); attempts and late results are inserted once; the guarded
     /// UPDATE, the promoted late results and, if it ends the job, the completion event go with them. A guarded UPDATE that finds the
-    /// row elsewhere is `Committed` if `changed_seq` shows it is our own, else that job is left out whole and answered `Fenced`. A row
-    /// that somebody else has locked is not waited for: its job is left out whole and answered `Blocked`.
+    /// row elsewhere (state, run or number of tasks) is `Committed` if `changed_seq` shows it is our own, else that job is left out whole
+    /// and answered `Fenced`. A row that somebody else has locked is not waited for: its job is left out whole and answered `Blocked`.
     /// Answers are in the order of `batches`. `Rejected` if any value is refused: then nothing was written.
     async fn commit(&self, batches: &[JobBatch]) -> Result<Vec<BatchAnswer>>;
 

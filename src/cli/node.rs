@@ -36,6 +36,8 @@ pub(crate) struct NodeOptions {
 impl NodeOptions {
     /// A node for this process alone.
     pub(crate) fn embedded(store: StoreAddress) -> Self {
+        // On a store of its own its workers end with it, so what they held is free at once after a crash.
+        let restores_leases = !store.is_private();
         NodeOptions {
             store,
             postgres: postgres::Settings::default(),
@@ -43,6 +45,7 @@ impl NodeOptions {
             coordinator: Settings {
                 // The name `serve` goes by here: one takes over from the other without waiting for a lease to end.
                 node_id: Config::default().node_name(),
+                restores_leases,
                 ..Settings::default()
             },
             http: HttpSettings::default(),

@@ -54,6 +54,11 @@ impl StoreAddress {
 }
 
 impl StoreAddress {
+    /// Can no other process use it at the same time?
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self, StoreAddress::Sqlite(_))
+    }
+
     /// Short name of the kind of store.
     pub(crate) fn backend(&self) -> &'static str {
         match self {

@@ -20,7 +20,7 @@ use super::work::{INTERRUPTED, names};
 use super::worker::{Done, Left, Shared, Source, Worker};
 use crate::domain::state::State;
 use crate::http::wire::{CreateJob, Job};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::io::{self, IsTerminal};
 use std::num::NonZero;
@@ -34,8 +34,10 @@ use tokio::time::MissedTickBehavior;
 const QUEUE: &str = "run";
 /// The label that carries the hash of command and items.
 const LABEL: &str = "run-hash";
-/// A worker of this process vanishes only together with the node, so the lease is short: what a killed run held is free soon.
-const LEASE_TIMEOUT_S: u32 = 60;
+/// Lease on a shared store: short, since what a killed run held comes back only when it runs out.
+const SHARED_LEASE_S: u32 = 60;
+/// Lease on a store of our own, where a killed run's leases are void at once: long, so that a suspended run (Ctrl-Z) loses nothing.
+const PRIVATE_LEASE_S: u32 = 7 * 24 * 3600;
 /// How often the bar moves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -82,8 +84,16 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
             output::note("interrupted: waiting for the commands that run; once more to stop at once");
         })
         .context("cannot follow signals")?;
-    let node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
-    let outcome = with_node(&args, template, items, &node, &stopper, stop).await;
+    let mut node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
+    let (client, url) = (node.client()?, node.url());
+    let outcome = tokio::select! {
+        outcome = with_node(&args, template, items, client, &url, &stopper, stop) => outcome,
+        // Without it the workers would go on trying for ever.
+        ended = node.ended() => {
+            ended.context("the node ended")?;
+            bail!("the node ended before the run did");
+        }
+    };
     let stopped = node.stop().await;
     let code = outcome?;
     stopped.context("the node did not stop cleanly")?;
@@ -103,18 +113,13 @@ async fn with_node(
     args: &RunArgs,
     template: Template,
     items: Items,
-    node: &Node,
+    client: Client,
+    url: &str,
     stopper: &Stopper,
     stop: Stop,
 ) -> Result<ExitCode> {
-    let client = node.client()?;
     let job = find_or_create(&client, args, &template, &items).await?;
-    output::note(&format!(
-        "node at {}, job {}, {} items",
-        node.url(),
-        job.id,
-        items.len()
-    ));
+    output::note(&format!("node at {url}, job {}, {} items", job.id, items.len()));
     if job.state.is_final() {
         output::note(&format!("job {} is finished already", job.id));
         return Ok(finished(&job, None));
@@ -183,7 +188,11 @@ fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Re
     job.open = true;
     job.expected_total = Some(u32::try_from(items.len())?);
     job.policy.max_attempts = args.retries + 1;
-    job.policy.lease_timeout_s = LEASE_TIMEOUT_S;
+    job.policy.lease_timeout_s = if args.store.is_private() {
+        PRIVATE_LEASE_S
+    } else {
+        SHARED_LEASE_S
+    };
     job.labels.insert(LABEL.to_owned(), hash.to_owned());
     Ok(job)
 }

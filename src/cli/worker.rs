@@ -5,7 +5,7 @@
 
 use super::child::{self, Ended};
 use super::client::retry::{Backoff, until_answered};
-use super::client::{Answer, Client, ClientError};
+use super::client::{Answer, Client};
 use super::meter::Meter;
 use super::stop::{Phase, Stop};
 use super::template::{Template, item_of};
@@ -15,10 +15,13 @@ use crate::http::wire::{
     Extend, Granted, GrantedJob, LeaseAny, LeaseJob, LeasedTask, PostResults, Release, ResultIn, ResultStatus,
     ResultsPosted, ThenLease,
 };
-use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+mod report;
+
+use report::{failed, refused_value, succeeded};
 
 /// How long one lease call of `work` waits for a task, in seconds.
 const POLL_S: f64 = 30.0;
@@ -77,14 +80,6 @@ pub(crate) struct Worker {
     nonce: u32,
     /// Numbers its lease calls, so that a repeated call gets the same grant.
     calls: u64,
-}
-
-/// What a command that ran to its end returns to the job.
-#[derive(Serialize)]
-struct CommandResult<'a> {
-    exit: i32,
-    stdout: &'a str,
-    stderr: &'a str,
 }
 
 /// What became of a task here.
@@ -306,17 +301,19 @@ impl Worker {
             then_lease: then_lease.then_some(ThenLease { max_tasks: 1 }),
         };
         let mut backoff = Backoff::default();
+        let mut is_repeated = false;
         loop {
             let error = tokio::select! {
                 posted = self.shared.client.post_results(job, &body) => match posted {
                     Ok(posted) => {
-                        self.note(job, task, &body.results[0], &posted);
+                        self.note(job, task, &body.results[0], &posted, is_repeated);
                         return Ok(Some(posted));
                     }
                     Err(error) => error,
                 },
                 () = self.patience_ends() => return Ok(None),
             };
+            is_repeated = true;
             if let Some(refusal) = refused_value(&error, &body.results[0]) {
                 body.results[0] = refusal;
                 continue;
@@ -328,15 +325,21 @@ impl Worker {
         }
     }
 
-    /// Counts and tells what the server made of a result. A repeated post that finds its first one committed is `duplicate`: it counts
-    /// here, for the first answer was lost.
-    fn note(&self, job: i64, task: &LeasedTask, report: &ResultIn, posted: &ResultsPosted) {
+    /// Counts and tells what the server made of a result. A repeated post that finds its first one committed is `duplicate`, and counts
+    /// here, for the first answer was lost; any other duplicate is somebody else's success.
+    fn note(&self, job: i64, task: &LeasedTask, report: &ResultIn, posted: &ResultsPosted, is_repeated: bool) {
         let Some(disposition) = posted.results.first().map(|item| item.disposition) else {
             return;
         };
         match (disposition, report.status) {
-            (Disposition::Counted | Disposition::Duplicate, ResultStatus::Succeeded) => {
+            (Disposition::Counted, ResultStatus::Succeeded) => {
                 self.shared.done.succeeded.fetch_add(1, Ordering::Relaxed);
+            }
+            (Disposition::Duplicate, ResultStatus::Succeeded) => {
+                self.shared
+                    .done
+                    .succeeded
+                    .fetch_add(u64::from(is_repeated), Ordering::Relaxed);
             }
             (Disposition::Counted, ResultStatus::Failed) => {
                 self.shared.done.failed.fetch_add(1, Ordering::Relaxed);
@@ -379,44 +382,4 @@ impl Worker {
             tracing::warn!(job, "a lease could not be given back and will expire");
         }
     }
-}
-
-fn succeeded(task: &LeasedTask, stdout: &str, stderr: &str) -> ResultIn {
-    let result = CommandResult {
-        exit: 0,
-        stdout,
-        stderr,
-    };
-    ResultIn {
-        lease: task.lease.clone(),
-        status: ResultStatus::Succeeded,
-        result: serde_json::value::to_raw_value(&result).ok(),
-        error: None,
-        retryable: true,
-        counters: None,
-    }
-}
-
-fn failed(task: &LeasedTask, error: String) -> ResultIn {
-    ResultIn {
-        lease: task.lease.clone(),
-        status: ResultStatus::Failed,
-        result: None,
-        error: Some(error),
-        retryable: true,
-        counters: None,
-    }
-}
-
-/// A result the server refuses for what it holds would be refused for ever: the task failed, and says why.
-fn refused_value(error: &ClientError, report: &ResultIn) -> Option<ResultIn> {
-    let problem = error.problem()?;
-    let about_the_value = matches!(problem.status, 400 | 413 | 422);
-    (about_the_value && report.status == ResultStatus::Succeeded).then(|| ResultIn {
-        status: ResultStatus::Failed,
-        result: None,
-        error: Some(format!("the result was refused: {error}")),
-        retryable: false,
-        ..report.clone()
-    })
 }

@@ -160,6 +160,10 @@ pub(super) struct JobActor {
     is_dirty: bool,
     idle_check: Option<SpawnHandle>,
     settling: Option<oneshot::Sender<()>>,
+    /// Batches and chunks whose fate the store has not told yet.
+    writes_under_way: u32,
+    /// A load that waits for them: read before their fate is known, the job would be loaded without them.
+    deferred_load: Option<Load>,
 }
 
 impl JobActor {
@@ -193,6 +197,8 @@ impl JobActor {
             is_dirty: false,
             idle_check: None,
             settling: None,
+            writes_under_way: 0,
+            deferred_load: None,
         }
     }
 
@@ -221,6 +227,7 @@ impl JobActor {
         if let Some(batch) = effects.commit
             && let Some(committer) = self.shared.committer.get()
         {
+            self.writes_under_way += 1;
             committer.do_send(CommitBatch {
                 batch,
                 answer_to: ctx.address().recipient(),
@@ -535,6 +542,9 @@ impl Handler<BatchCommitted> for JobActor {
     type Result = ();
 
     fn handle(&mut self, committed: BatchCommitted, ctx: &mut Self::Context) {
+        if !self.write_ended(ctx) {
+            return;
+        }
         match committed {
             BatchCommitted::Settled(settlement) => self.apply(Command::Settled(settlement), ctx),
             BatchCommitted::Fenced => self.doubt(NewerTokens::Suspect, ctx),
@@ -548,7 +558,11 @@ impl Handler<Load> for JobActor {
     fn handle(&mut self, load: Load, ctx: &mut Self::Context) {
         self.forget(CoordinatorError::NotOwner, ctx);
         self.fence = load.fence;
-        self.load(load.newer_tokens, ctx);
+        if self.writes_under_way > 0 {
+            self.deferred_load = Some(load);
+        } else {
+            self.load(load.newer_tokens, ctx);
+        }
     }
 }
 
@@ -612,6 +626,17 @@ pub(super) fn needs_actor(state: State, start_at: Option<UnixMs>) -> bool {
 }
 
 impl JobActor {
+    /// The store has told the fate of a write. Returns whether the ledger that asked for it is still there.
+    fn write_ended(&mut self, ctx: &mut Context<Self>) -> bool {
+        self.writes_under_way -= 1;
+        if self.writes_under_way == 0
+            && let Some(load) = self.deferred_load.take()
+        {
+            self.load(load.newer_tokens, ctx);
+        }
+        self.ledger.is_some()
+    }
+
     fn reply_unavailable(&mut self, ticket: Ticket) {
         if let Some(waiter) = self.waiters.remove(&ticket) {
             self.answer(waiter, Err(CoordinatorError::StoreUnavailable));

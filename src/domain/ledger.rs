@@ -20,7 +20,10 @@ mod leases;
 mod load;
 mod settle;
 mod snapshot;
+mod task_map;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod view;
 
@@ -44,6 +47,8 @@ pub struct Bounds {
     pub batch_items: usize,
     /// Bytes of results judged into one batch (at least one request is).
     pub batch_bytes: usize,
+    /// Whether leases outlive the process that granted them. They do not where the workers were part of it.
+    pub restores_leases: bool,
 }
 
 impl Default for Bounds {
@@ -52,6 +57,7 @@ impl Default for Bounds {
             worker_in_flight: 2_000,
             batch_items: 20_000,
             batch_bytes: 32 << 20,
+            restores_leases: true,
         }
     }
 }

@@ -72,8 +72,8 @@ pub struct AttemptRow {
     pub at: UnixMs,
 }
 
-/// The new values of a job's changing columns, written by one guarded UPDATE: it applies only while the row is in one of `from`
-/// and in run `from_run`.
+/// The new values of a job's changing columns, written by one guarded UPDATE: it applies only while the row is in one of `from`,
+/// in run `from_run`, and holds `tally.total` tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobUpdate {
     pub from: &'static [State],

@@ -49,6 +49,7 @@ impl RootSpanBuilder for RequestSpan {
             Err(error) => error.as_response_error().status_code(),
         };
         span.record("status", status.as_u16());
+        tracing::debug!(parent: &span, "answered");
     }
 }
 

@@ -81,6 +81,9 @@ pub async fn lease_any(
             format!("1 to {} names", settings.batch_items_max),
         ));
     }
+    for (i, queue) in call.queues.iter().enumerate() {
+        check_name(&format!("queues[{i}]"), queue, state.limits().name_bytes)?;
+    }
     let call = LeaseAny {
         worker: worker(&state, &call.worker)?,
         queues: call.queues.into_iter().filter(|queue| caller.sees(queue)).collect(),

@@ -113,15 +113,16 @@ fn counters(text: &str, bounds: ItemBounds) -> Option<Vec<(String, i64)>> {
     good.then(|| parsed.into_iter().collect())
 }
 
-/// An error text cut to its bound at a character, without U+0000, which PostgreSQL's text cannot hold.
-fn bounded_error(mut text: String, max_bytes: usize) -> Box<str> {
+/// An error text with U+FFFD for U+0000, which PostgreSQL's text cannot hold, and cut to its bound at a character.
+fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
+    let mut text = if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    };
     if text.len() > max_bytes {
         let end = (0..=max_bytes).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         text.truncate(end);
-    }
-    if text.contains('\0') {
-        // The replacement is longer by two bytes each; dropping them keeps the bound.
-        text.retain(|c| c != '\0');
     }
     text.into_boxed_str()
 }
@@ -200,7 +201,7 @@ mod tests {
         );
         assert_eq!(
             error(r#"{"lease":"l","status":"failed","error":"a\u0000b","retryable":false}"#),
-            ("ab".into(), false)
+            ("a\u{fffd}b".into(), false)
         );
         assert_eq!(error(r#"{"lease":"l","status":"failed"}"#), (String::new(), true));
     }

@@ -217,6 +217,20 @@ pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
     client
 }
 
+/// Returns once a session of this database waits for a lock; panics if none ever does.
+pub(crate) async fn somebody_waits(db: &tokio_postgres::Client) {
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                   WHERE NOT l.granted AND a.datname = current_database()";
+    let poll = async {
+        while db.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(START_TIMEOUT, poll)
+        .await
+        .expect("nobody waits for a lock");
+}
+
 fn init(binaries: &Path, dir: &Path) {
     let made = as_unprivileged(Command::new(binaries.join("initdb")))
         .arg("-D")

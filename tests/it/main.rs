@@ -3,6 +3,7 @@
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
 mod app;
+mod cli_run;
 mod cluster;
 mod conformance;
 mod fm_access;
@@ -10,6 +11,11 @@ mod fm_counts;
 mod fm_leases;
 mod fm_outage;
 mod fm_states;
+mod http_append;
+mod http_auth;
+mod http_bounds;
+mod http_call;
+mod http_reads;
 mod lifecycle;
 mod naive_writer;
 mod postgres_crash;

@@ -85,11 +85,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
         let batch = with_update(record.id, fence, update(&record, State::Paused, 1));
         async move { store.commit(&[batch]).await }
     });
-    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-                   WHERE NOT l.granted AND a.datname = current_database()";
-    while watcher.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::task::yield_now().await;
-    }
+    cluster::somebody_waits(&watcher).await;
     stuck.abort();
     assert!(stuck.await.unwrap_err().is_cancelled());
     blocker.batch_execute("COMMIT").await.unwrap();
@@ -167,11 +163,12 @@ async fn fm42_a_server_that_hangs_is_unavailable() {
     let (record, fence) = running(&store, "q", 1).await;
     // Stopped, the server takes what is sent and answers nothing: only the client's own clock can end the wait.
     cluster.freeze();
-    let hanging = store
-        .commit(&[with_outcomes(record.id, fence, vec![success(0, 1)])])
-        .await;
-    assert!(matches!(hanging, Err(StoreError::Unavailable(_))), "{hanging:?}");
+    let batches = [with_outcomes(record.id, fence, vec![success(0, 1)])];
+    let hanging = tokio::time::timeout(Duration::from_secs(20), store.commit(&batches)).await;
+    // Before anything can panic: a frozen server could not be stopped.
     cluster.thaw();
+    let hanging = hanging.expect("every wait is bounded");
+    assert!(matches!(hanging, Err(StoreError::Unavailable(_))), "{hanging:?}");
     commit(&store, with_outcomes(record.id, fence, vec![success(0, 1)])).await;
     assert_eq!(seqs(&store, record.id).await, [1]);
 }

@@ -8,7 +8,9 @@ use crate::conformance::fixture::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+use tallykeeper::domain::ids::TaskNo;
 use tallykeeper::domain::job::{Fence, JobRecord};
+use tallykeeper::domain::state::State;
 use tallykeeper::store::BatchAnswer::{Blocked, Committed, Fenced};
 use tallykeeper::store::StoreError;
 use tallykeeper::store::postgres::{LOCK_NAMESPACE, Postgres, Settings};
@@ -22,7 +24,7 @@ async fn open(url: &str, settings: Settings) -> AnyStore {
     Arc::new(Postgres::connect(url, settings).await.unwrap())
 }
 
-/// A database, the old owner's store with a running job, and another store whose node may take over: the old owner is dead.
+/// A database and its store, with a running job and the fence of the owner that is about to lose it.
 async fn old_and_new() -> (String, AnyStore, JobRecord, Fence) {
     let url = cluster::fresh_database().await;
     let store = open(&url, Settings::default()).await;
@@ -46,15 +48,6 @@ async fn hold(db: &Client, fence: Fence, job: i64) {
     .unwrap();
 }
 
-/// Returns once somebody waits for an advisory lock.
-async fn somebody_waits(db: &Client) {
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    while db.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::task::yield_now().await;
-    }
-}
-
 async fn epoch(db: &Client, fence: Fence) -> i64 {
     let sql = "SELECT epoch FROM queue_owner WHERE queue_id = $1";
     db.query_one(sql, &[&fence.queue.0]).await.unwrap().get(0)
@@ -70,7 +63,7 @@ async fn fm55_a_take_over_waits_for_the_old_owners_transaction() {
         let store = store.clone();
         async move { store.take_queues(&successor, None).await }
     });
-    somebody_waits(&watcher).await;
+    cluster::somebody_waits(&watcher).await;
     assert!(
         !taking.is_finished(),
         "the take-over overtook a transaction of the old owner"
@@ -156,18 +149,91 @@ async fn fm55_nothing_is_written_under_the_old_epoch_after_a_take_over() {
     }
 }
 
+/// In any stricter isolation the guard would be a serialization failure instead of an answer, and the epoch that is read would be as old
+/// as the transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fm55_the_databases_default_isolation_does_not_weaken_the_fence() {
     let url = cluster::fresh_database().await;
-    let name = cluster::connect(&url)
-        .await
-        .query_one("SELECT current_database()", &[])
-        .await
-        .unwrap();
+    let admin = cluster::connect(&url).await;
+    let name = admin.query_one("SELECT current_database()", &[]).await.unwrap();
     let sql = format!(
         "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'",
         name.get::<_, &str>(0)
     );
-    cluster::connect(&url).await.batch_execute(&sql).await.unwrap();
+    admin.batch_execute(&sql).await.unwrap();
     writers_race_a_take_over(&url).await;
+    let store = open(&url, Settings::default()).await;
+    let (record, fence) = running(&store, "p", 1).await;
+    admin
+        .batch_execute("BEGIN; UPDATE jobs SET state = 'canceled' WHERE queue = 'p'")
+        .await
+        .unwrap();
+    let pausing = tokio::spawn({
+        let store = store.clone();
+        let pause = with_update(record.id, fence, update(&record, State::Paused, 1));
+        async move { store.commit(&[pause]).await }
+    });
+    cluster::somebody_waits(&cluster::connect(&url).await).await;
+    admin.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(pausing.await.unwrap().unwrap(), [Fenced]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_reads_nor_heartbeats_wait_for_writers() {
+    let url = cluster::fresh_database().await;
+    let one_writer = Settings {
+        commit_lanes: 1,
+        spare_writers: 0,
+        ..Settings::default()
+    };
+    let store = open(&url, one_writer).await;
+    let (record, fence) = running(&store, "q", 1).await;
+    let (blocker, watcher) = (cluster::connect(&url).await, cluster::connect(&url).await);
+    blocker
+        .batch_execute(
+            "BEGIN; UPDATE jobs SET state = 'paused'; UPDATE tasks SET payload = 'x'; LOCK outcomes IN EXCLUSIVE MODE",
+        )
+        .await
+        .unwrap();
+    let stuck = tokio::spawn({
+        let store = store.clone();
+        let write = with_outcomes(record.id, fence, vec![success(0, 1)]);
+        async move { store.commit(&[write]).await }
+    });
+    cluster::somebody_waits(&watcher).await;
+    assert_eq!(reread(&store, record.id).await, record);
+    assert_eq!(seqs(&store, record.id).await, [0i64; 0]);
+    assert_eq!(first_run(&store, record.id).await, []);
+    let rows = store.tasks(record.id, &[TaskNo(0)], usize::MAX).await.unwrap();
+    assert_eq!(&*rows[0].payload, "0");
+    store.heartbeat(&node("home", "home-1", ALIVE_S)).await.unwrap();
+    store.clock().await.unwrap();
+    assert!(!stuck.is_finished());
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(stuck.await.unwrap().unwrap(), [Committed]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_results_wait_for_a_retry_of_their_job() {
+    let (url, store, record, fence) = old_and_new().await;
+    commit(
+        &store,
+        with_update(record.id, fence, update(&record, State::Canceled, 1)),
+    )
+    .await;
+    let (retrying, watcher) = (cluster::connect(&url).await, cluster::connect(&url).await);
+    retrying
+        .batch_execute("BEGIN; UPDATE jobs SET state = 'running', run = 2")
+        .await
+        .unwrap();
+    let late = tokio::spawn({
+        let store = store.clone();
+        let late = with_late(record.id, fence, vec![success(0, 2)]);
+        async move { store.commit(&[late]).await }
+    });
+    cluster::somebody_waits(&watcher).await;
+    assert!(!late.is_finished());
+    retrying.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(late.await.unwrap().unwrap(), [Committed]);
+    assert_eq!(seqs(&store, record.id).await, [2]);
 }

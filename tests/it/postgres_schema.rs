@@ -52,6 +52,13 @@ async fn a_url_that_cannot_work_says_why_without_its_password() {
 }
 
 #[tokio::test]
+async fn tls_that_is_required_is_never_done_without() {
+    let url = cluster::fresh_database().await;
+    let refused = Postgres::connect(&format!("{url}&sslmode=require"), Settings::default()).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
 async fn fm02_a_stale_whole_row_save_cannot_bring_a_job_back() {
     let url = cluster::fresh_database().await;
     let store: AnyStore = Arc::new(Postgres::connect(&url, Settings::default()).await.unwrap());

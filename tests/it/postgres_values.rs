@@ -13,6 +13,9 @@ use tallykeeper::domain::state::State;
 use tallykeeper::store::postgres::{Postgres, Settings};
 use tallykeeper::store::{JobFilter, Result, StoreError};
 
+/// Puts the poison somewhere into a job.
+type Poison = fn(&mut NewJob);
+
 const POISON: &str = "a\0b";
 
 async fn fresh() -> AnyStore {
@@ -27,7 +30,7 @@ fn assert_rejected<T: std::fmt::Debug>(what: &str, answer: Result<T>) {
 #[tokio::test]
 async fn a_job_with_u0000_is_rejected_whole() {
     let store = fresh().await;
-    let cases: [(&str, fn(&mut NewJob)); 6] = [
+    let cases: [(&str, Poison); 6] = [
         ("name", |job| job.name = POISON.into()),
         ("queue", |job| job.queue = POISON.into()),
         ("label", |job| drop(job.labels.insert("l".into(), POISON.into()))),

@@ -22,10 +22,10 @@ impl JobActor {
             return;
         };
         let storing = append_until_known(self.shared.clone(), self.job, self.fence, first_task, tasks);
-        let fence = self.fence;
+        self.writes_under_way += 1;
         ctx.spawn(storing.into_actor(self).map(move |stored, actor, ctx| {
-            if actor.fence != fence || actor.ledger.is_none() {
-                return; // The ledger was rebuilt meanwhile, and read what became of the chunk.
+            if !actor.write_ended(ctx) {
+                return; // The ledger is being rebuilt, and will read what became of the chunk.
             }
             match stored {
                 Some(outcome) => actor.apply(Command::Appended { ticket, outcome }, ctx),

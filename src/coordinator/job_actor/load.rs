@@ -100,6 +100,7 @@ async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: Newe
     let bounds = Bounds {
         worker_in_flight: settings.worker_in_flight,
         batch_bytes: settings.batch_bytes,
+        restores_leases: settings.restores_leases,
         ..Bounds::default()
     };
     loading

@@ -4,12 +4,12 @@
 //! flight, and it holds at most one outcome per task.
 
 use super::leases::Claim;
+use super::task_map::TaskMap;
 use super::tasks::Spent;
 use super::{Disposition, Effects, Ledger, Reply, Results, Ticket, Waiting};
 use crate::domain::ids::{Attempt, Seq, TaskNo, UnixMs};
 use crate::domain::rows::{AttemptRow, Cause, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What the batch at hand has decided about one task.
@@ -40,7 +40,7 @@ pub(super) struct Owed {
 /// The batch at hand, then in flight.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    pub(super) entries: HashMap<TaskNo, Entry>,
+    pub(super) entries: TaskMap<Entry>,
     pub(super) owed: Vec<Owed>,
     pub(super) control: Option<Ticket>,
     pub(super) update: Option<JobUpdate>,
@@ -90,12 +90,12 @@ impl Ledger {
 
     /// Judges what waits and hands the batch out, unless one is in flight.
     pub(super) fn form_batch(&mut self, now: UnixMs, effects: &mut Effects) {
-        // A round whose every item was judged on committed facts alone leaves nothing to wait for: whatever its bounds left in the
-        // inbox is judged at once, since no settlement will come to do it.
+        // A round that was judged on committed facts alone has no settlement to bring the next one. What its bounds left in the inbox
+        // is judged at once, and a lease that its answers no longer keep from expiring may be due.
         while self.in_flight.is_none() {
-            let waiting = self.inbox.len();
+            let answered = effects.replies.len();
             self.judge_round(now, effects);
-            if self.inbox.is_empty() || self.inbox.len() == waiting {
+            if effects.replies.len() == answered {
                 return;
             }
         }

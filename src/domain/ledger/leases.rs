@@ -3,6 +3,7 @@
 //! Owns: held leases, their expiry order, what each worker holds. Never: decides what an expiry means. Invariant: a task is held at
 //! most once; a lease that is claimed by a result on its way does not expire.
 
+use super::task_map::TaskMap;
 use crate::domain::ids::{Attempt, Epoch, LeaseSeq, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
 use std::cmp::Reverse;
@@ -43,7 +44,7 @@ struct Worker {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Leases {
-    held: HashMap<TaskNo, Held>,
+    held: TaskMap<Held>,
     /// Earliest first. Entries are not removed with their lease; those that no longer match are skipped, and dropped wholesale once
     /// they outnumber the living.
     expiries: BinaryHeap<Reverse<(UnixMs, TaskNo, LeaseSeq)>>,

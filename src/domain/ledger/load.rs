@@ -120,11 +120,9 @@ impl Loading {
             FactKind::Late {
                 verdict: Verdict::Succeeded,
                 counters,
-            } if stands => {
-                if !self.tasks.succeeded.contains(task.0) {
-                    let counters = self.counters(counters)?;
-                    self.tasks.late.insert(task, (fact.run, counters));
-                }
+            } if stands && !self.tasks.succeeded.contains(task.0) => {
+                let counters = self.counters(counters)?;
+                self.tasks.late.insert(task, (fact.run, counters));
             }
             _ => {}
         }
@@ -174,7 +172,7 @@ impl Loading {
         let mut leases = Leases::default();
         let mut leased = RoaringBitmap::new();
         let grace = now.plus_ms(RESTORED_LEASE_MS);
-        if self.record.state.is_active() {
+        if self.record.state.is_active() && bounds.restores_leases {
             for (task, mut held) in self.held.clone() {
                 let over = tasks.verdict(task).is_some() || tasks.spent(task).attempts >= held.attempt.0;
                 if !over && task.0 < tasks.total {

@@ -5,7 +5,7 @@
 
 use super::Ledger;
 use super::leases::Held;
-use super::tasks::Spent;
+use super::tasks::{Counters, Spent};
 use crate::domain::ids::{Attempt, Epoch, LeaseSeq, Run, Seq, TaskNo, UnixMs};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub(super) struct Saved {
     pub(super) spent: Vec<(TaskNo, u32, u64, UnixMs)>,
     pub(super) counters: BTreeMap<String, i64>,
     pub(super) fraction_floor: f64,
-    pub(super) late: Vec<(TaskNo, Run, Vec<(String, i64)>)>,
+    pub(super) late: Vec<(TaskNo, Run, Counters)>,
     pub(super) workers: Vec<Arc<str>>,
     pub(super) leases: Vec<SavedLease>,
 }

@@ -3,10 +3,11 @@
 //! Owns: those sets, spent attempts, summed counters. Never: knows leases or what is in flight; everything here is committed.
 //! Invariant: ready, retrying, succeeded and failed are disjoint, every member is below `total`, and a task in none of them is leased.
 
+use super::task_map::TaskMap;
 use crate::domain::ids::{Attempt, Run, TaskNo, UnixMs};
 use crate::domain::rows::{Cause, Verdict};
 use roaring::RoaringBitmap;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts a task has used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,8 +38,11 @@ fn bit(attempt: Attempt) -> u64 {
     attempt.0.checked_sub(1).and_then(|n| 1u64.checked_shl(n)).unwrap_or(0)
 }
 
+/// What one result adds to the job's counters.
+pub(super) type Counters = Vec<(String, i64)>;
+
 /// Late successes that would count again after `retry only:"failed"`: task to (run, counters).
-pub(super) type LateSuccesses = BTreeMap<TaskNo, (Run, Vec<(String, i64)>)>;
+pub(super) type LateSuccesses = BTreeMap<TaskNo, (Run, Counters)>;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tasks {
@@ -48,7 +52,7 @@ pub(super) struct Tasks {
     due: BTreeSet<(UnixMs, TaskNo)>,
     pub(super) succeeded: RoaringBitmap,
     pub(super) failed: RoaringBitmap,
-    pub(super) spent: HashMap<TaskNo, Spent>,
+    pub(super) spent: TaskMap<Spent>,
     pub(super) counters: BTreeMap<String, i64>,
     pub(super) late: LateSuccesses,
     /// Sizes of the decided sets, kept beside them: counting a bitmap costs a walk over its containers.

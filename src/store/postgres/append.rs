@@ -6,13 +6,14 @@
 use super::Postgres;
 use super::fence;
 use super::row::{self, narrow};
-use super::session::Session;
+use super::session::{Params, Session};
 use crate::domain::ids::JobId;
 use crate::domain::job::{Fence, NewTask};
 use crate::store::{Appended, Result, StoreError};
 use futures_util::future::join;
 use std::collections::HashSet;
 use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
 
 const APPEND: &str = include_str!("queries/tasks/append.sql");
 const APPEND_KEYED: &str = include_str!("queries/tasks/append_keyed.sql");
@@ -72,19 +73,11 @@ async fn insert(session: &Session, job: JobId, fence: Fence, first: i32, chunk: 
             fence.queue, fence.epoch
         )));
     }
-    let answer = async {
-        if keyed {
-            let params = [&job.0, &fence.queue.0, &first, &chunk.keys, &chunk.payloads]
-                as [&(dyn tokio_postgres::types::ToSql + Sync); 5];
-            session.rows(&statement, &params).await
-        } else {
-            session
-                .rows(&statement, &[&job.0, &fence.queue.0, &first, &chunk.payloads])
-                .await
-        }
-    };
+    let keyed_params: [&(dyn ToSql + Sync); 5] = [&job.0, &fence.queue.0, &first, &chunk.keys, &chunk.payloads];
+    let plain_params: [&(dyn ToSql + Sync); 4] = [&job.0, &fence.queue.0, &first, &chunk.payloads];
+    let params: Params<'_> = if keyed { &keyed_params } else { &plain_params };
     // COMMIT need not wait for the answer: if the guard lets nothing through, nothing was written.
-    let (rows, ended) = join(answer, session.commit()).await;
+    let (rows, ended) = join(session.rows(&statement, params), session.commit()).await;
     let rows = rows?;
     ended?;
     let row = rows.first().ok_or(StoreError::NotFound("job"))?;

@@ -115,17 +115,63 @@ pub(super) async fn single(config: &Config) -> Result<Client> {
     .map_err(|why| sqlstate::store_error(&why))
 }
 
+/// TLS as the mode asks for. `prefer` goes without it where the platform has no roots to trust: a server that offers none must stay
+/// reachable from there. `require` never does.
 fn tls(config: &Config) -> Result<Option<MakeRustlsConnect>> {
-    if config.get_ssl_mode() == SslMode::Disable {
+    let mode = config.get_ssl_mode();
+    if mode == SslMode::Disable {
         return Ok(None);
     }
-    let refused = |why: rustls::Error| StoreError::Unavailable(format!("tls cannot be set up: {why}"));
+    match verifying() {
+        Ok(client) => Ok(Some(MakeRustlsConnect::new(client))),
+        Err(why) if mode == SslMode::Prefer => {
+            tracing::warn!(%why, "connecting to postgresql without tls");
+            Ok(None)
+        }
+        Err(why) => Err(StoreError::Unavailable(format!("tls cannot be set up: {why}"))),
+    }
+}
+
+fn verifying() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(refused)?
-        .with_platform_verifier()
-        .map_err(refused)?
-        .with_no_client_auth();
-    Ok(Some(MakeRustlsConnect::new(client)))
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> SslMode {
+        config(url, &Settings::default()).unwrap().get_ssl_mode()
+    }
+
+    #[test]
+    fn tls_is_tried_on_networks_and_left_out_on_sockets_unless_asked_for() {
+        assert_eq!(mode("postgres://h/db"), SslMode::Prefer);
+        assert_eq!(mode("postgres://h/db?sslmode=disable"), SslMode::Disable);
+        assert_eq!(mode("postgres://h/db?sslmode=require"), SslMode::Require);
+        assert_eq!(mode("postgres:///db?host=/run/postgresql"), SslMode::Disable);
+        assert_eq!(
+            mode("postgres:///db?host=/run/postgresql&sslmode=require"),
+            SslMode::Require
+        );
+    }
+
+    #[test]
+    fn every_session_is_bounded_and_keeps_its_own_options() {
+        let config = config("postgres://h/db?options=-c%20work_mem%3D8MB", &Settings::default()).unwrap();
+        let options = config.get_options().unwrap();
+        for option in [
+            "work_mem=8MB",
+            "statement_timeout=15000",
+            "lock_timeout=5000",
+            "idle_in_transaction_session_timeout=10000",
+        ] {
+            assert!(options.contains(option), "{option} in {options}");
+        }
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(3)));
+    }
 }

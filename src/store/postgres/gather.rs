@@ -5,7 +5,7 @@
 use super::row::narrow;
 use crate::domain::ids::JobId;
 use crate::domain::job::Tally;
-use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow};
+use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
 use crate::store::Result;
 use tokio_postgres::types::ToSql;
@@ -36,9 +36,7 @@ impl<'a> OutcomeColumns<'a> {
             columns.job.push(job.0);
             columns.run.push(narrow("run", row.run.0)?);
             columns.task.push(narrow("task", row.task.0)?);
-            columns
-                .succeeded
-                .push(row.verdict == crate::domain::rows::Verdict::Succeeded);
+            columns.succeeded.push(row.verdict == Verdict::Succeeded);
             columns.attempt.push(narrow("attempt", row.attempt.0)?);
             columns.seq.push(row.seq.0);
             columns.result.push(row.result.as_deref());

@@ -37,8 +37,9 @@ pub(super) async fn take(store: &Postgres, node: &NodeIdentity, queue: Option<&s
         let id: i32 = row.get(0);
         match take_one(store, node, id).await {
             Ok(()) => {}
-            // One stuck owner must not keep the other queues idle; this one is tried again at the next call.
-            Err(why) if queue.is_none() && why.is_retryable() && takeable.len() > 1 => {
+            // One stuck owner must not keep the other queues idle; this one is tried again at the next call. If it is the database
+            // that is gone, the next statement says so.
+            Err(why) if queue.is_none() && why.is_retryable() => {
                 tracing::warn!(queue_id = id, %why, "queue not taken over");
             }
             Err(why) => return Err(why),

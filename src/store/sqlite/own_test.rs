@@ -9,7 +9,7 @@ use crate::domain::job::{Fence, JobRecord, NewJob, NewTask, Tally};
 use crate::domain::policy::Policy;
 use crate::domain::rows::{JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
-use crate::store::{Appended, BatchAnswer, Created, JobFilter, JobStore, NodeStore, ReadStore, StoreError};
+use crate::store::{BatchAnswer, Created, JobFilter, JobStore, NodeStore, ReadStore, StoreError};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
@@ -263,19 +263,6 @@ async fn a_job_left_out_leaves_its_neighbours_and_nothing_of_itself() {
     );
     assert_eq!(store.facts(elsewhere.id, Seq(0), 10).await.unwrap(), []);
     assert_eq!(store.facts(neighbour.id, Seq(0), 10).await.unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_move_made_before_a_chunk_was_appended_does_not_take_it_back() {
-    let (_scratch, store) = Scratch::migrated().await;
-    let (job, fence) = running_job(&store, vec![task("1")]).await;
-    let appended = store.append_tasks(job.id, fence, 1, &[task("2"), task("3")]).await;
-    assert_eq!(appended.unwrap(), Appended::Done { added: 2, existing: 0 });
-    let mut pause = batch(job.id, fence, vec![]);
-    pause.update = Some(move_to(State::Paused, &[State::Running], 1, 7));
-    assert_eq!(store.commit(&[pause]).await.unwrap(), [BatchAnswer::Committed]);
-    let record = store.job(job.id).await.unwrap().unwrap();
-    assert_eq!((record.state, record.tally.total), (State::Paused, 3));
 }
 
 #[tokio::test]

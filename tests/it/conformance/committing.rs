@@ -9,7 +9,7 @@ use tallykeeper::domain::job::{Fence, JobError, Tally};
 use tallykeeper::domain::rows::{Cause, FactKind, JobBatch, JobUpdate, Verdict};
 use tallykeeper::domain::state::{self, State};
 use tallykeeper::store::BatchAnswer::{Committed, Fenced};
-use tallykeeper::store::StoreError;
+use tallykeeper::store::{Appended, StoreError};
 
 pub(super) async fn answers_come_in_the_order_of_the_batches(store: AnyStore) {
     let (a, fence) = running(&store, "q", 1).await;
@@ -135,7 +135,19 @@ pub(super) async fn late_results_are_kept_and_a_success_replaces_a_failure(store
     assert_eq!(reread(&store, record.id).await, ended, "late results count nothing");
 }
 
-pub(super) async fn a_change_of_state_is_written_whole(store: AnyStore) {
+pub(super) async fn fm58_an_update_judged_on_too_few_tasks_changes_nothing(store: AnyStore) {
+    let (record, fence) = running(&store, "q", 1).await;
+    let appended = store
+        .append_tasks(record.id, fence, 1, &[task(None, "2"), task(None, "3")])
+        .await;
+    assert_eq!(appended.expect("an append"), Appended::Done { added: 2, existing: 0 });
+    let ends = with_update(record.id, fence, update(&record, State::Succeeded, 7));
+    assert_eq!(store.commit(&[ends]).await.expect("a commit"), [Fenced]);
+    let row = reread(&store, record.id).await;
+    assert_eq!((row.state, row.tally.total), (State::Running, 3));
+}
+
+pub(super) async fn fm06_a_change_of_state_is_written_whole(store: AnyStore) {
     let (record, fence) = running(&store, "q", 5).await;
     let change = JobUpdate {
         open: false,

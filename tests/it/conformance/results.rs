@@ -64,18 +64,21 @@ pub(super) async fn runs_before_the_base_do_not_count(store: AnyStore) {
 
 pub(super) async fn a_late_result_is_marked_unless_the_task_was_decided(store: AnyStore) {
     let (record, fence) = running(&store, "q", 4).await;
-    commit(&store, with_outcomes(record.id, fence, vec![success(0, 1)])).await;
     commit(
         &store,
-        with_late(record.id, fence, vec![success(0, 2), success(1, 3), failure(2, 4)]),
+        with_outcomes(record.id, fence, vec![success(0, 1), failure(3, 5)]),
     )
     .await;
+    // Task 3 was decided as failed: the tally says so, and so does its row.
+    let late = vec![success(0, 2), success(1, 3), failure(2, 4), success(3, 6)];
+    commit(&store, with_late(record.id, fence, late)).await;
     assert_eq!(
         first_run(&store, record.id).await,
         [
             (0, 1, "succeeded".into()),
             (1, 1, "late succeeded".into()),
-            (2, 1, "late failed".into())
+            (2, 1, "late failed".into()),
+            (3, 1, "failed".into())
         ]
     );
 }

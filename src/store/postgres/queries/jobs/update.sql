@@ -3,7 +3,7 @@
 WITH free AS MATERIALIZED (SELECT id FROM jobs WHERE id = ANY ($1::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE jobs j SET
     state = u.state, run = u.run, base_run = u.base_run, open = u.open,
-    total = u.total, succeeded = u.succeeded, failed = u.failed, counters = u.counters,
+    succeeded = u.succeeded, failed = u.failed, counters = u.counters,
     error_code = u.error_code, error_message = u.error_message,
     start_at = u.start_at, cancel_at = u.cancel_at, started_at = u.started_at, finished_at = u.finished_at,
     updated_at = u.updated_at, changed_seq = u.changed_seq
@@ -23,4 +23,6 @@ FROM unnest(
     updated_at, changed_seq
 )
 WHERE j.id = u.id AND j.id IN (SELECT id FROM free) AND j.queue_id = u.queue_id AND j.run = u.from_run AND j.state = ANY (string_to_array(u.from_states, ','))
+    -- A chunk of tasks that was appended behind this update's back: it was judged on too few tasks.
+    AND j.total = u.total
 RETURNING j.id

@@ -1,0 +1,260 @@
+//! Who may do what: tokens, scopes, queues, and the node without tokens.
+//!
+//! Owns: the access rules as clients meet them. Never: looks into the node. Invariant: the table of expected scopes here is written by
+//! hand, so that a change of the node's own table is noticed.
+
+use crate::app::{App, Place, quick};
+use crate::http_call::{send, send_as};
+use serde_json::{Value, json};
+use tallykeeper::http::routes::ROUTES;
+
+const EXPECTED: &[(&str, &str, &str)] = &[
+    ("POST", "/v1/jobs", "submit"),
+    ("GET", "/v1/jobs", "read"),
+    ("GET", "/v1/jobs/{id}", "read"),
+    ("POST", "/v1/jobs/{id}/tasks", "submit"),
+    ("GET", "/v1/jobs/{id}/tasks", "read"),
+    ("POST", "/v1/jobs/{id}/seal", "submit"),
+    ("POST", "/v1/jobs/{id}/start", "submit"),
+    ("POST", "/v1/jobs/{id}/pause", "submit"),
+    ("POST", "/v1/jobs/{id}/resume", "submit"),
+    ("POST", "/v1/jobs/{id}/cancel", "submit"),
+    ("POST", "/v1/jobs/{id}/retry", "submit"),
+    ("POST", "/v1/leases", "work"),
+    ("POST", "/v1/jobs/{id}/leases", "work"),
+    ("POST", "/v1/jobs/{id}/leases/extend", "work"),
+    ("POST", "/v1/jobs/{id}/leases/release", "work"),
+    ("POST", "/v1/jobs/{id}/results", "work"),
+    ("GET", "/v1/jobs/{id}/results", "read"),
+    ("POST", "/v1/tokens", "admin"),
+    ("GET", "/v1/tokens", "admin"),
+    ("DELETE", "/v1/tokens/{token}", "admin"),
+    ("GET", "/healthz", ""),
+    ("GET", "/readyz", ""),
+    ("GET", "/metrics", "read"),
+    ("GET", "/openapi.json", ""),
+    ("GET", "/docs", ""),
+    ("GET", "/docs/{file:.*}", ""),
+    ("GET", "/", ""),
+];
+
+/// Makes a token as `by` (empty: without one); answers its id and secret.
+async fn token(app: &App, by: &str, body: Value) -> (String, String) {
+    let answer = match by {
+        "" => {
+            let headers = [("content-type", "application/json")];
+            send(&app.url, "POST", "/v1/tokens", &headers, &body.to_string()).await
+        }
+        by => send_as(app, by, "POST", "/v1/tokens", body).await,
+    };
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let made = answer.json();
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    (text("id"), text("token"))
+}
+
+#[actix_web::test]
+async fn every_route_asks_for_its_scope_and_no_other() {
+    let table: Vec<_> = ROUTES.iter().map(|entry| (entry.method.as_str(), entry.path)).collect();
+    let expected: Vec<_> = EXPECTED.iter().map(|&(method, path, _)| (method, path)).collect();
+    assert_eq!(table, expected);
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let (_, admin) = token(&app, "", json!({"name": "admin", "scopes": ["admin"]})).await;
+    let mut tokens = vec![("admin", admin.clone())];
+    for scope in ["read", "submit", "work"] {
+        let (_, secret) = token(&app, &admin, json!({"name": scope, "scopes": [scope]})).await;
+        tokens.push((scope, secret));
+    }
+    for &(method, path, needed) in EXPECTED {
+        let path = path
+            .replace("{id}", "77")
+            .replace("{token}", "t0")
+            .replace("{file:.*}", "index.html");
+        let body = if method == "POST" { json!({}) } else { Value::Null };
+        let headers = [("content-type", "application/json")];
+        let anonymous = send(
+            &app.url,
+            method,
+            &path,
+            &headers,
+            if body.is_null() { "" } else { "{}" },
+        )
+        .await;
+        if needed.is_empty() {
+            assert!(anonymous.status < 400, "{method} {path}: {anonymous:?}");
+            continue;
+        }
+        assert_eq!(
+            (anonymous.status, anonymous.code()),
+            (401, json!("unauthenticated")),
+            "{method} {path}"
+        );
+        for (held, secret) in &tokens {
+            let answer = send_as(&app, secret, method, &path, body.clone()).await;
+            if *held == needed || *held == "admin" {
+                assert!(
+                    ![401, 403, 405].contains(&answer.status),
+                    "{method} {path} {held}: {answer:?}"
+                );
+                assert_ne!(answer.json()["detail"], "path not found");
+            } else {
+                assert_eq!(
+                    (answer.status, answer.code()),
+                    (403, json!("forbidden")),
+                    "{method} {path} {held}"
+                );
+            }
+        }
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn tokens_are_in_force_and_out_of_it_at_once() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    assert_eq!(app.get("/v1/jobs").await.0, 200);
+    let (_, admin) = token(&app, "", json!({"name": "a", "scopes": ["admin"]})).await;
+    assert_eq!(app.get("/v1/jobs").await.0, 401);
+    let (id, reader) = token(
+        &app,
+        &admin,
+        json!({"name": "r", "scopes": ["read"], "expires_in_s": 3600}),
+    )
+    .await;
+    assert_eq!(send_as(&app, &reader, "GET", "/v1/jobs", Value::Null).await.status, 200);
+    let listed = send_as(&app, &admin, "GET", "/v1/tokens", Value::Null).await;
+    assert_eq!(listed.json()["items"].as_array().unwrap().len(), 2);
+    assert!(!listed.text.contains(&reader) && !listed.text.contains("hash"));
+    let path = format!("/v1/tokens/{id}");
+    assert_eq!(send_as(&app, &admin, "DELETE", &path, Value::Null).await.status, 204);
+    let refused = send_as(&app, &reader, "GET", "/v1/jobs", Value::Null).await;
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Bearer"));
+    assert_eq!(send_as(&app, &admin, "DELETE", &path, Value::Null).await.status, 404);
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn outside_a_token_s_queues_there_is_nothing() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let foreign = app.job(2, json!({"queue": "theirs", "open": true})).await;
+    let own = app.job(2, json!({"queue": "mine"})).await;
+    let (_, admin) = token(&app, "", json!({"name": "a", "scopes": ["admin"]})).await;
+    let (admin_id, _) = token(
+        &app,
+        &admin,
+        json!({"name": "other", "scopes": ["read"], "queues": ["theirs"]}),
+    )
+    .await;
+    let limited = json!({"name": "m", "scopes": ["admin"], "queues": ["mine"]});
+    let (_, mine) = token(&app, &admin, limited).await;
+
+    let worker = json!({"worker": "w", "max_tasks": 1});
+    let leases = json!({"worker": "w", "leases": []});
+    let routes = [
+        ("GET", "", Value::Null),
+        ("GET", "/tasks", Value::Null),
+        ("GET", "/results", Value::Null),
+        ("POST", "/tasks", json!([{"payload": 1}])),
+        ("POST", "/seal", json!({})),
+        ("POST", "/start", json!({})),
+        ("POST", "/pause", json!({})),
+        ("POST", "/resume", json!({})),
+        ("POST", "/retry", json!({})),
+        ("POST", "/leases", worker),
+        ("POST", "/leases/extend", leases.clone()),
+        ("POST", "/leases/release", leases),
+        ("POST", "/results", json!({"worker": "w", "results": []})),
+        ("POST", "/cancel", json!({})),
+    ];
+    for (method, suffix, body) in routes {
+        let theirs = send_as(
+            &app,
+            &mine,
+            method,
+            &format!("/v1/jobs/{foreign}{suffix}"),
+            body.clone(),
+        )
+        .await;
+        let missing = send_as(&app, &mine, method, &format!("/v1/jobs/999{suffix}"), body.clone()).await;
+        assert_eq!(theirs.status, 404, "{method} {suffix}: {theirs:?}");
+        assert_eq!(theirs.text, missing.text, "the two must look the same");
+        let visible = send_as(&app, &mine, method, &format!("/v1/jobs/{own}{suffix}"), body).await;
+        assert_ne!(visible.status, 404, "{method} {suffix}: {visible:?}");
+    }
+    let untouched = send_as(&app, &admin, "GET", &format!("/v1/jobs/{foreign}"), Value::Null)
+        .await
+        .json();
+    assert_eq!(
+        (&untouched["state"], &untouched["progress"]["total"]),
+        (&json!("running"), &json!(2))
+    );
+
+    let listed = send_as(&app, &mine, "GET", "/v1/jobs", Value::Null).await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    let listed = send_as(&app, &mine, "GET", "/v1/jobs?queue=theirs", Value::Null)
+        .await
+        .json();
+    assert_eq!(listed["items"], json!([]));
+    let ask = json!({"worker": "w", "queues": ["theirs"], "max_tasks": 5});
+    let granted = send_as(&app, &mine, "POST", "/v1/leases", ask).await;
+    assert_eq!(
+        (granted.status, granted.json()),
+        (200, json!({"job": null, "tasks": []}))
+    );
+    let create = json!({"name": "n", "queue": "theirs"});
+    assert_eq!(send_as(&app, &mine, "POST", "/v1/jobs", create).await.status, 404);
+
+    for queues in [Value::Null, json!(["theirs"]), json!(["mine", "theirs"])] {
+        let wider = json!({"name": "w", "scopes": ["read"], "queues": queues});
+        assert_eq!(send_as(&app, &mine, "POST", "/v1/tokens", wider).await.status, 404);
+    }
+    let listed = send_as(&app, &mine, "GET", "/v1/tokens", Value::Null).await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    let path = format!("/v1/tokens/{admin_id}");
+    assert_eq!(send_as(&app, &mine, "DELETE", &path, Value::Null).await.status, 404);
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn without_tokens_other_hosts_and_origins_are_refused() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let host = app.url.strip_prefix("http://").unwrap();
+    let own = [("origin", app.url.as_str())];
+    assert_eq!(send(&app.url, "GET", "/v1/jobs", &own, "").await.status, 200);
+    for headers in [
+        vec![("host", "evil.example")],
+        vec![("origin", "http://evil.example")],
+        vec![("host", host), ("origin", "null")],
+    ] {
+        for path in ["/v1/jobs", "/", "/healthz"] {
+            let answer = send(&app.url, "GET", path, &headers, "").await;
+            assert_eq!(
+                (answer.status, answer.code()),
+                (403, json!("forbidden")),
+                "{headers:?} {path}"
+            );
+            assert_eq!(answer.header("access-control-allow-origin"), "");
+        }
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_body_must_say_that_it_is_json() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let job = app.job(1, json!({"open": true})).await;
+    for &(method, path, _) in EXPECTED.iter().filter(|(method, ..)| *method == "POST") {
+        let path = path.replace("{id}", &job.to_string());
+        for headers in [
+            vec![],
+            vec![("content-type", "text/plain")],
+            vec![("content-type", "application/x-www-form-urlencoded")],
+        ] {
+            let answer = send(&app.url, method, &path, &headers, "{}").await;
+            let expected = (415, json!("unsupported_media_type"));
+            assert_eq!((answer.status, answer.code()), expected, "{path} {headers:?}");
+        }
+    }
+    assert_eq!(app.view(job).await["state"], "running");
+    app.stop().await;
+}
