@@ -22,7 +22,8 @@ FROM unnest(
     start_at, cancel_at, started_at, finished_at,
     updated_at, changed_seq
 )
-WHERE j.id = u.id AND j.id IN (SELECT id FROM free) AND j.queue_id = u.queue_id AND j.run = u.from_run AND j.state = ANY (string_to_array(u.from_states, ','))
+WHERE j.id = u.id AND j.id IN (SELECT id FROM free) AND j.queue_id = u.queue_id AND j.run = u.from_run
+    AND j.state = ANY (string_to_array(u.from_states, ','))
     -- A chunk of tasks that was appended behind this update's back: it was judged on too few tasks.
     AND j.total = u.total
 RETURNING j.id
