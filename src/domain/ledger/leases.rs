@@ -173,10 +173,13 @@ impl Leases {
     /// The tasks of the worker's last grant that it still holds, if the call is a repetition.
     pub(super) fn replay(&self, worker: &str, request_id: &str) -> Option<Vec<(TaskNo, &Held)>> {
         let (last, grant) = self.workers.get(worker)?.last_grant.as_ref()?;
-        (last == request_id).then(|| {
-            let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
-            grant.iter().filter_map(held).collect()
-        })
+        if last != request_id {
+            return None;
+        }
+        let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
+        let replayed: Vec<_> = grant.iter().filter_map(held).collect();
+        // A grant that was empty, or came back because nobody received it, must not keep a repetition from getting work.
+        (!replayed.is_empty()).then_some(replayed)
     }
 
     fn compact(&mut self) {
