@@ -230,7 +230,8 @@ pub trait NodeStore: Send + Sync {
     async fn clock(&self) -> Result<UnixMs>;
 
     /// Registers this incarnation. `Conflict` if another incarnation of the same node id is alive (its heartbeat is within its
-    /// lease) and `replace` is false; otherwise the older incarnation is replaced and will find out at its next heartbeat.
+    /// lease) and `replace` is false; otherwise the older incarnation is replaced and will find out at its next heartbeat. A shared
+    /// store notices when the process of an older incarnation is gone: that one is dead at once, whatever is left of its lease.
     async fn register_node(&self, node: &NodeIdentity, replace: bool) -> Result<()>;
 
     /// A sign of life. `Fenced` if another incarnation has taken this node id.
