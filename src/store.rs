@@ -218,6 +218,18 @@ pub struct TokenRow {
     pub expires_at: Option<UnixMs>,
 }
 
+/// A browser's right to one request; the secret itself is never stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketRow {
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// The token that asked for it and whose rights it has; empty where authentication was off.
+    pub token_id: String,
+    /// The only path it is good for.
+    pub path: String,
+    pub expires_at: UnixMs,
+}
+
 /// Nodes and ownership. All of it is exempt from the fence, since it makes the fence.
 #[async_trait]
 pub trait NodeStore: Send + Sync {
@@ -302,7 +314,16 @@ pub trait TokenStore: Send + Sync {
     async fn revoke_token(&self, id: &str) -> Result<()>;
 }
 
+/// Tickets. Any node takes what any node made.
+#[async_trait]
+pub trait TicketStore: Send + Sync {
+    /// Keeps a ticket, and forgets those that had expired by `now`.
+    async fn create_ticket(&self, ticket: &TicketRow, now: UnixMs) -> Result<()>;
+    /// Removes the ticket and answers it; none if there is none, or somebody took it. Of callers that race one gets it.
+    async fn take_ticket(&self, hash: &[u8; 32]) -> Result<Option<TicketRow>>;
+}
+
 /// A whole store.
-pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + 'static {
+pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + 'static {
     fn capabilities(&self) -> Capabilities;
 }
