@@ -164,6 +164,20 @@ pub struct JobFilter {
     pub limit: u32,
 }
 
+impl JobFilter {
+    /// Would a list without `q`, `before` and `limit` hold this job?
+    pub fn admits(&self, job: &JobRecord) -> bool {
+        let in_queues = |queues: &Vec<String>| queues.contains(&job.queue);
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && self.queue.as_ref().is_none_or(|queue| *queue == job.queue)
+            && self.queues.as_ref().is_none_or(in_queues)
+            && self
+                .label
+                .as_ref()
+                .is_none_or(|(key, value)| job.labels.get(key) == Some(value))
+    }
+}
+
 /// A task as it was submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskRow {

@@ -295,12 +295,7 @@ impl Coordinator {
         Ok(Granted::default())
     }
 
-    async fn wait_for_queues(
-        &self,
-        call: &LeaseAny,
-        deadline: Instant,
-        permit: Arc<Permit>,
-    ) -> Result<Granted> {
+    async fn wait_for_queues(&self, call: &LeaseAny, deadline: Instant, permit: Arc<Permit>) -> Result<Granted> {
         while Instant::now() < deadline && !self.shared.is_draining() {
             let entered = self.shared.directory.entered.notified();
             if call

@@ -86,7 +86,10 @@ async fn a_reader_that_was_away_sees_the_newest_and_only_that() {
     assert_eq!(seen(watch.look()), 100);
     assert!(!watch.has_changed());
     channel.publish_stored(update(3));
-    assert!(!watch.has_changed(), "what the store says does not replace what an actor said");
+    assert!(
+        !watch.has_changed(),
+        "what the store says does not replace what an actor said"
+    );
 }
 
 #[tokio::test]

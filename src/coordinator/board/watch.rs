@@ -18,6 +18,16 @@ struct Slot {
     moved: bool,
 }
 
+impl Slot {
+    fn sight(&self) -> Sight {
+        match (&self.update, self.moved) {
+            (update, true) => Sight::Moved(update.clone()),
+            (Some(update), false) => Sight::Newest(update.clone()),
+            (None, false) => Sight::Nothing,
+        }
+    }
+}
+
 /// The one slot of a watched job.
 pub(in crate::coordinator) struct Channel {
     slot: slot::Sender<Slot>,
@@ -140,12 +150,12 @@ impl Watch {
 
     /// The newest update.
     pub fn look(&mut self) -> Sight {
-        let slot = self.slot.borrow_and_update();
-        match (&slot.update, slot.moved) {
-            (update, true) => Sight::Moved(update.clone()),
-            (Some(update), false) => Sight::Newest(update.clone()),
-            (None, false) => Sight::Nothing,
-        }
+        self.slot.borrow_and_update().sight()
+    }
+
+    /// The newest update, which still counts as not looked at.
+    pub fn peek(&self) -> Sight {
+        self.slot.borrow().sight()
     }
 }
 

@@ -103,7 +103,10 @@ impl JobActor {
             return;
         };
         let now = Instant::now();
-        let due = self.publisher.shown_at.map_or(now, |shown_at| shown_at + self.shared.board.pace().interval(rate));
+        let due = self
+            .publisher
+            .shown_at
+            .map_or(now, |shown_at| shown_at + self.shared.board.pace().interval(rate));
         if due <= now {
             self.publish();
             self.refresh_later(ctx);
@@ -133,7 +136,12 @@ impl JobActor {
         let wait = due.saturating_duration_since(Instant::now());
         let timer = ctx.run_later(wait, |actor, ctx| {
             actor.publisher.timer = None;
-            if actor.publisher.readers.as_ref().is_some_and(|readers| readers.is_empty()) {
+            if actor
+                .publisher
+                .readers
+                .as_ref()
+                .is_some_and(|readers| readers.is_empty())
+            {
                 actor.publisher.readers = None;
             }
             if actor.publisher.readers.is_some() {
