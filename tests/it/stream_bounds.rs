@@ -90,21 +90,20 @@ async fn one_reader_too_many_is_told_to_come_back() {
 async fn a_socket_that_answers_no_ping_is_given_up() {
     let http = HttpSettings {
         workers: 2,
-        stream_ping_ms: 20,
+        stream_ping_ms: 200,
         ..HttpSettings::default()
     };
     let app = App::start_with(&Place::sqlite(), quick(), http).await;
     let job = app.job(1, json!({})).await;
     let mut answering = Socket::open(&app, &format!("/v1/jobs/{job}/progress")).await;
-    let heard = until_closed(raw(&app, &handshake(job)).await);
-    let (said, ()) = tokio::join!(heard, async {
-        answering.message().await;
-    });
-    assert!(said.contains("101 Switching Protocols") && said.contains("snapshot"));
-    assert!(said.contains("does not keep up"), "{said}");
-    // The other one answers whenever it listens.
-    tokio::join!(work(&app, job), async {
-        assert_eq!(answering.rest().await.1, 1000);
-    });
+    let silent = raw(&app, &handshake(job)).await;
+    let until_given_up = async {
+        let said = until_closed(silent).await;
+        assert!(said.contains("101 Switching Protocols") && said.contains("snapshot"));
+        assert!(said.contains("does not keep up"), "{said}");
+        work(&app, job).await;
+    };
+    // The other one answers while it listens, and is there to the end.
+    tokio::join!(until_given_up, async { assert_eq!(answering.rest().await.1, 1000) });
     app.stop().await;
 }

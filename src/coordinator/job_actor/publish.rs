@@ -53,7 +53,9 @@ impl JobActor {
         let has_turned = self.publisher.announced.replace(standing) != Some(standing);
         let has_listeners = has_turned && self.shared.board.has_listeners();
         if has_turned && (has_listeners || self.publisher.readers.is_some()) {
-            self.publish();
+            if !self.is_shown() {
+                self.publish();
+            }
             if let Some((_, update)) = self.publisher.shown.as_ref().filter(|_| has_listeners) {
                 self.shared.board.announce(update);
             }
