@@ -9,6 +9,7 @@ mod ingest;
 mod load;
 mod messages;
 mod payloads;
+mod publish;
 
 pub(super) use messages::{
     Answer, Ask, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Wake,
@@ -26,6 +27,7 @@ use crate::domain::state::State;
 use actix::prelude::*;
 use messages::Waiter;
 use payloads::Payloads;
+use publish::Publisher;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +68,7 @@ pub(super) struct JobActor {
     writes_under_way: u32,
     /// A load that waits for them: read before their fate is known, the job would be loaded without them.
     deferred_load: Option<Load>,
+    publisher: Publisher,
 }
 
 impl JobActor {
@@ -101,6 +104,7 @@ impl JobActor {
             settling: None,
             writes_under_way: 0,
             deferred_load: None,
+            publisher: Publisher::default(),
         }
     }
 
@@ -181,6 +185,8 @@ impl JobActor {
         let wake_at = ledger.next_wake();
         let settled = ledger.is_settled();
         let resting = !ledger.record().state.is_active() && ledger.record().start_at.is_none();
+        // Before a drain hears that nothing is under way: what was committed last is to be seen as well.
+        self.show_change(ctx);
         self.schedule(wake_at, ctx);
         self.read_ahead(ctx);
         if settled && let Some(waiting) = self.settling.take() {
@@ -234,6 +240,7 @@ impl JobActor {
     }
 
     fn leave(&mut self, ctx: &mut Context<Self>) {
+        self.show_last();
         self.shared.directory.leave_job(self.job, &ctx.address());
         self.queue.do_send(JobGone {
             job: self.job,
@@ -254,6 +261,7 @@ impl JobActor {
 
     fn forget(&mut self, reason: CoordinatorError, ctx: &mut Context<Self>) {
         self.ledger = None;
+        self.stop_showing(ctx);
         self.payloads = Payloads::default();
         self.chunks.clear();
         self.is_dirty = false;
@@ -302,6 +310,11 @@ impl JobActor {
             Request::View => {
                 let view = self.view().map(|view| Answer::View(Box::new(view)));
                 return self.answer(caller(Vec::new()), view.ok_or(CoordinatorError::NotOwner));
+            }
+            Request::Watch(channel) => {
+                self.show_to(channel, ctx);
+                self.answer(caller(Vec::new()), Ok(Answer::Watched));
+                return;
             }
             Request::Tasks { state, after, limit } => {
                 let ledger = self.ledger.as_ref();

@@ -17,6 +17,7 @@ impl Actor for JobActor {
         let settings = &self.shared.settings;
         let permits = settings.result_permits + settings.lease_permits + settings.control_permits;
         ctx.set_mailbox_capacity(2 * permits + 64);
+        self.find_readers();
         self.load(NewerTokens::Suspect, ctx);
     }
 }
@@ -25,7 +26,7 @@ impl Handler<Ask> for JobActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
-        let reads_only = matches!(ask.request, Request::View | Request::Tasks { .. });
+        let reads_only = matches!(ask.request, Request::View | Request::Watch(_) | Request::Tasks { .. });
         if self.shared.is_draining() && !reads_only {
             drop(ask.reply.send(Err(CoordinatorError::Draining)));
         } else if self.ledger.is_none() {
@@ -112,6 +113,7 @@ impl Handler<StopJob> for JobActor {
             drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
         }
         self.shared.directory.leave_job(self.job, &ctx.address());
+        self.shared.board.move_away(self.job);
         ctx.stop();
     }
 }

@@ -4,6 +4,7 @@
 //! or forgotten.
 
 use crate::coordinator::api::*;
+use crate::coordinator::board::Channel;
 use crate::coordinator::directory::Permit;
 use crate::coordinator::queue_actor::Poll;
 use crate::domain::ids::TaskNo;
@@ -41,6 +42,8 @@ pub(in crate::coordinator) enum Request {
         first_task: Option<u32>,
     },
     View,
+    /// Show the job to the readers of this channel from now on.
+    Watch(Arc<Channel>),
     Tasks {
         state: Option<TaskState>,
         after: Option<TaskNo>,
@@ -56,6 +59,7 @@ pub(in crate::coordinator) enum Answer {
     Results(ResultsPosted),
     Appended(Ingested),
     View(Box<JobView>),
+    Watched,
     Tasks(Vec<(TaskNo, TaskStatus)>),
 }
 
