@@ -34,8 +34,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 10001 tallykeeper \
-    && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin tallykeeper \
+    && groupadd --gid 10001 tallykeeper \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin tallykeeper \
     && install -d -o tallykeeper -g tallykeeper -m 0750 /data
 COPY --from=build /build/target/release/tallykeeper /usr/local/bin/tallykeeper
 

@@ -4,24 +4,28 @@
 //! slip in between). Invariant: it is the only writer of its job; when it cannot prove that any more, it throws the ledger away.
 
 mod deliver;
+mod handlers;
 mod ingest;
 mod load;
+mod messages;
 mod payloads;
 mod publish;
 
+pub(super) use messages::{
+    Answer, Ask, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Wake,
+};
+
 use super::api::*;
-use super::board::Channel;
-use super::committer::{BatchCommitted, CommitBatch};
-use super::directory::Permit;
+use super::committer::CommitBatch;
 use super::queue_actor::{Claimability, JobGone, OwnershipInDoubt, Poll, Unserved};
 use super::shared::Shared;
-use crate::domain::ids::{JobId, TaskNo, UnixMs};
+use crate::domain::ids::{JobId, UnixMs};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
-use crate::domain::ledger::{Command, Effects, Grant, Item, Ledger, NewerTokens, Results, TaskStatus, Ticket};
+use crate::domain::ledger::{Command, Effects, Grant, Ledger, NewerTokens, Results, Ticket};
 use crate::domain::state::State;
-use crate::store::SnapshotRow;
 use actix::prelude::*;
+use messages::Waiter;
 use payloads::Payloads;
 use publish::Publisher;
 use std::collections::HashMap;
@@ -31,112 +35,6 @@ use tokio::sync::oneshot;
 
 /// Decided tasks after which a job is saved before its interval is over.
 const SAVE_AFTER_DECIDED: u32 = 100_000;
-
-/// What a caller wants of a job.
-pub(super) enum Request {
-    Grant {
-        worker: Arc<str>,
-        max_tasks: u32,
-        request_id: Option<String>,
-    },
-    Extend {
-        worker: Arc<str>,
-        leases: Vec<String>,
-    },
-    Release {
-        worker: Arc<str>,
-        leases: Vec<String>,
-    },
-    Results {
-        worker: Arc<str>,
-        items: Vec<Item>,
-        then_lease: Option<u32>,
-    },
-    Control(Control),
-    Append {
-        tasks: Arc<Vec<NewTask>>,
-        first_task: Option<u32>,
-    },
-    View,
-    /// Show the job to the readers of this channel from now on.
-    Watch(Arc<Channel>),
-    Tasks {
-        state: Option<TaskState>,
-        after: Option<TaskNo>,
-        limit: u32,
-    },
-}
-
-/// What a caller gets.
-pub(super) enum Answer {
-    Granted(Granted),
-    Extended(Extended),
-    Released(Released),
-    Results(ResultsPosted),
-    Appended(Ingested),
-    View(Box<JobView>),
-    Watched,
-    Tasks(Vec<(TaskNo, TaskStatus)>),
-}
-
-pub(super) type Replier = oneshot::Sender<Result<Answer, CoordinatorError>>;
-
-/// A caller's request, with the permit that is held until it is answered.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Ask {
-    pub(super) request: Request,
-    pub(super) reply: Replier,
-    pub(super) permit: Option<Permit>,
-}
-
-/// The queue passes a poll on: answer it, or give it back.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Serve(pub(super) Poll);
-
-/// Leases whose answer was never delivered.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Undelivered(pub(super) Vec<Lease>);
-
-/// Ownership was proven (again): load the job under this fence.
-#[derive(Message, Clone, Copy)]
-#[rtype(result = "()")]
-pub(super) struct Load {
-    pub(super) fence: Fence,
-    pub(super) newer_tokens: NewerTokens,
-}
-
-/// Ownership was lost: stop, telling every caller to ask elsewhere.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct StopJob;
-
-/// Time may have come for something.
-#[derive(Message, Clone, Copy)]
-#[rtype(result = "()")]
-pub(super) struct Wake;
-
-/// Hand over what is worth saving.
-#[derive(Message)]
-#[rtype(result = "Option<SnapshotRow>")]
-pub(super) struct TakeSnapshot;
-
-/// Take no more requests and answer when nothing is under way.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Settle(pub(super) oneshot::Sender<()>);
-
-/// Who waits for a ticket.
-pub(super) enum Waiter {
-    Caller {
-        reply: Replier,
-        tokens: Vec<String>,
-        _permit: Option<Permit>,
-    },
-    Poll(Poll),
-}
 
 pub(super) struct JobActor {
     job: JobId,
@@ -410,25 +308,17 @@ impl JobActor {
         };
         let command = match request {
             Request::View => {
-                let view = self.view().ok_or(CoordinatorError::NotOwner);
-                self.answer(caller(Vec::new()), view.map(|view| Answer::View(Box::new(view))));
-                return;
+                let view = self.view().map(|view| Answer::View(Box::new(view)));
+                return self.answer(caller(Vec::new()), view.ok_or(CoordinatorError::NotOwner));
             }
             Request::Watch(channel) => {
                 self.show_to(channel, ctx);
-                self.answer(caller(Vec::new()), Ok(Answer::Watched));
-                return;
+                return self.answer(caller(Vec::new()), Ok(Answer::Watched));
             }
             Request::Tasks { state, after, limit } => {
-                let tasks = self
-                    .ledger
-                    .as_ref()
-                    .map(|ledger| ledger.tasks_in(state, after, limit as usize));
-                self.answer(
-                    caller(Vec::new()),
-                    tasks.map(Answer::Tasks).ok_or(CoordinatorError::NotOwner),
-                );
-                return;
+                let ledger = self.ledger.as_ref();
+                let tasks = ledger.map(|ledger| Answer::Tasks(ledger.tasks_in(state, after, limit as usize)));
+                return self.answer(caller(Vec::new()), tasks.ok_or(CoordinatorError::NotOwner));
             }
             Request::Grant {
                 worker,
@@ -488,155 +378,6 @@ impl JobActor {
 
 fn decode(leases: &[String]) -> Vec<Option<Lease>> {
     leases.iter().map(|text| Lease::decode(text).ok()).collect()
-}
-
-impl Actor for JobActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let settings = &self.shared.settings;
-        let permits = settings.result_permits + settings.lease_permits + settings.control_permits;
-        ctx.set_mailbox_capacity(2 * permits + 64);
-        self.find_readers();
-        self.load(NewerTokens::Suspect, ctx);
-    }
-}
-
-impl Handler<Ask> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
-        let reads_only = matches!(ask.request, Request::View | Request::Watch(_) | Request::Tasks { .. });
-        if self.shared.is_draining() && !reads_only {
-            drop(ask.reply.send(Err(CoordinatorError::Draining)));
-        } else if self.ledger.is_none() {
-            self.early.push(ask);
-        } else {
-            self.take_request(ask, ctx);
-        }
-    }
-}
-
-impl Handler<Serve> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, Serve(poll): Serve, ctx: &mut Self::Context) {
-        if self.ledger.is_none() {
-            self.early_polls.push(poll);
-            return;
-        }
-        let (worker, max_tasks, request_id) = (poll.worker.clone(), poll.max_tasks, poll.request_id.clone());
-        let ticket = self.admit(Waiter::Poll(poll));
-        self.apply(
-            Command::Grant(Grant {
-                ticket,
-                worker,
-                max_tasks,
-                request_id,
-            }),
-            ctx,
-        );
-    }
-}
-
-impl Handler<Undelivered> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, Undelivered(leases): Undelivered, ctx: &mut Self::Context) {
-        if self.shared.is_draining() {
-            return; // The last snapshot may be written already; these leases run out by themselves.
-        }
-        let epoch = self.fence.epoch;
-        let leases = leases
-            .into_iter()
-            .filter(|lease| lease.epoch == epoch)
-            .map(|lease| (lease.task, lease.seq));
-        let leases = leases.collect();
-        self.apply(Command::Ungrant { leases }, ctx);
-    }
-}
-
-impl Handler<BatchCommitted> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, committed: BatchCommitted, ctx: &mut Self::Context) {
-        if !self.write_ended(ctx) {
-            return;
-        }
-        match committed {
-            BatchCommitted::Settled(settlement) => self.apply(Command::Settled(settlement), ctx),
-            BatchCommitted::Fenced => self.doubt(NewerTokens::Suspect, ctx),
-        }
-    }
-}
-
-impl Handler<Load> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, load: Load, ctx: &mut Self::Context) {
-        self.forget(CoordinatorError::NotOwner, ctx);
-        self.fence = load.fence;
-        if self.writes_under_way > 0 {
-            self.deferred_load = Some(load);
-        } else {
-            self.load(load.newer_tokens, ctx);
-        }
-    }
-}
-
-impl Handler<StopJob> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, _: StopJob, ctx: &mut Self::Context) {
-        self.forget(CoordinatorError::NotOwner, ctx);
-        for ask in self.early.drain(..) {
-            drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
-        }
-        self.shared.directory.leave_job(self.job, &ctx.address());
-        self.shared.board.move_away(self.job);
-        ctx.stop();
-    }
-}
-
-impl Handler<Wake> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        self.tick(ctx);
-    }
-}
-
-impl Handler<TakeSnapshot> for JobActor {
-    type Result = MessageResult<TakeSnapshot>;
-
-    fn handle(&mut self, _: TakeSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.is_dirty = false;
-        let Some(ledger) = self.ledger.as_ref() else {
-            return MessageResult(None);
-        };
-        self.saved_revision = ledger.revision();
-        self.saved_decided = ledger.decided();
-        self.saved_version = self.shared.clock.now().0.max(self.saved_version + 1);
-        let (seq, bytes) = ledger.snapshot();
-        MessageResult(Some(SnapshotRow {
-            job: self.job,
-            fence: self.fence,
-            seq,
-            version: self.saved_version,
-            bytes,
-        }))
-    }
-}
-
-impl Handler<Settle> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, Settle(reply): Settle, _: &mut Self::Context) {
-        match &self.ledger {
-            Some(ledger) if !ledger.is_settled() => self.settling = Some(reply),
-            _ => drop(reply.send(())),
-        }
-    }
 }
 
 /// Does a job of this state need an actor even when nobody asks for it?

@@ -363,7 +363,7 @@ async fn fm48_fm57_counts_never_fall_below_zero_or_swing(place: Place) {
                 .iter()
                 .skip(2 * usize::from(round % 5 != 0))
                 .map(|task| {
-                    if number(task) % 3 == 0 {
+                    if number(task).is_multiple_of(3) {
                         failure(task)
                     } else {
                         counted(task)

@@ -180,9 +180,7 @@ impl Leases {
             return None;
         }
         let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
-        let replayed: Vec<_> = grant.iter().filter_map(held).collect();
-        // A grant that was empty, or came back because nobody received it, must not keep a repetition from getting work.
-        (!replayed.is_empty()).then_some(replayed)
+        Some(grant.iter().filter_map(held).collect())
     }
 
     /// The last grant of each worker that still holds part of it, and that part.

@@ -130,6 +130,7 @@ fn is_expected(row: &Row, update: &JobUpdate) -> bool {
     let state = row.get::<_, &str>("state");
     update.from.iter().any(|from| from.as_str() == state)
         && i64::from(row.get::<_, i32>("run")) == i64::from(update.from_run.0)
+        && row.get::<_, i64>("total") == i64::from(update.tally.total)
 }
 
 fn is_ours(row: &Row, update: &JobUpdate) -> bool {
