@@ -313,8 +313,7 @@ impl JobActor {
             }
             Request::Watch(channel) => {
                 self.show_to(channel, ctx);
-                self.answer(caller(Vec::new()), Ok(Answer::Watched));
-                return;
+                return self.answer(caller(Vec::new()), Ok(Answer::Watched));
             }
             Request::Tasks { state, after, limit } => {
                 let ledger = self.ledger.as_ref();

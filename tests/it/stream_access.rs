@@ -75,11 +75,10 @@ async fn a_ticket_opens_one_stream_once(place: Place) {
         assert_eq!((answer.status, &answer.json()["field"]), (400, &json!("path")), "{bad}");
     }
     let bearer = format!("Bearer {reader}");
-    let mut by_header = Socket::try_open(&app, &path, &[("authorization", &bearer)])
-        .await
-        .ok()
-        .expect("opens");
-    assert_eq!(by_header.message().await["type"], "snapshot");
+    match Socket::try_open(&app, &path, &[("authorization", &bearer)]).await {
+        Ok(mut socket) => assert_eq!(socket.message().await["type"], "snapshot"),
+        Err(refused) => panic!("{refused:?}"),
+    }
     app.stop().await;
 }
 

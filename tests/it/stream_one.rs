@@ -233,10 +233,8 @@ async fn a_reader_who_was_away_goes_on_with_the_newest() {
     let job = app.job(12, json!({"stages": stages, "labels": labels})).await;
     let path = format!("/v1/jobs/{job}/progress");
     let (mut away, mut present) = (Socket::open(&app, &path).await, Socket::open(&app, &path).await);
-    let mut decided = 0;
-    for task in app.lease(job, "w", 11).await {
+    for (decided, task) in (1..).zip(app.lease(job, "w", 11).await) {
         app.report(job, "w", vec![success(&task)]).await;
-        decided += 1;
         present.until(|message| progress(message)["succeeded"] == decided).await;
     }
     let mut seen = Vec::new();
