@@ -7,7 +7,7 @@ use super::auth::Access::{self, Needs, Open};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, jobs, leases, pages, probes, results, tokens};
+use super::{append, jobs, leases, pages, probes, report, results, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
@@ -71,6 +71,7 @@ pub static ROUTES: &[Entry] = &[
         Some("PostResults") => 200 Some("ResultsPosted"), results::post),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
+    entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),
@@ -80,7 +81,8 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/openapi.json" Open, "This document", [], None => 200 None, pages::openapi_json),
     entry!(GET "/docs" Open, "Leads to the API browser", [], None => 308 None, pages::docs_redirect),
     entry!(GET "/docs/{file:.*}" Open, "The API browser", [], None => 200 None, pages::docs),
-    entry!(GET "/" Open, "The front page", [], None => 200 None, pages::front),
+    entry!(GET "/ui/{file:.*}" Open, "A part of the live page", [], None => 200 None, pages::asset),
+    entry!(GET "/" Open, "The live page", [], None => 200 None, pages::front),
 ];
 
 /// Mounts the whole table.

@@ -26,6 +26,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs/{id}/leases/release", "work"),
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
+    ("GET", "/v1/jobs/{id}/report", "read"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/{token}", "admin"),
@@ -35,6 +36,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/openapi.json", ""),
     ("GET", "/docs", ""),
     ("GET", "/docs/{file:.*}", ""),
+    ("GET", "/ui/{file:.*}", ""),
     ("GET", "/", ""),
 ];
 
@@ -69,6 +71,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         let path = path
             .replace("{id}", "77")
             .replace("{token}", "t0")
+            .replace("/ui/{file:.*}", "/ui/app.js")
             .replace("{file:.*}", "index.html");
         let body = if method == "POST" { json!({}) } else { Value::Null };
         let headers = [("content-type", "application/json")];

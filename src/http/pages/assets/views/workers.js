@@ -1,0 +1,2 @@
+import { h } from '../dom.js';
+export const workersView = () => ({ title: 'Workers', node: h('h1', { text: 'Workers' }) });
