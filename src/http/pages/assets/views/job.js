@@ -63,14 +63,14 @@ function pacePanel() {
     left.set(final ? '–' : duration(job.progress.eta_s));
     setText(spent.node.firstChild, final ? 'Took' : 'Running for');
     spent.set(duration(spentS));
-    if (!final) history.record(job.progress);
     if (history.points.length !== drawn || drawn === 0) {
       drawn = history.points.length;
       picture.update(history.points);
     }
     show(picture.node, !final || history.points.length > 1);
   }
-  return { node, update, cut: () => history.cut() };
+  // Only words of the node make points: a clock that ticks here has learnt nothing.
+  return { node, update, hear: ({ progress }) => history.record(progress), cut: () => history.cut() };
 }
 
 function stagesPanel() {
@@ -221,6 +221,7 @@ export function jobView(id) {
     if (known && next.run < known.run) return;
     if (known && next.run === known.run && next.progress.seq < known.progress.seq) return;
     job = next;
+    if (!FINAL.has(job.state) || known) pace.hear(job);
     show(body, true);
     for (const panel of panels) panel.update(job);
     document.title = `${FINAL.has(job.state) ? stateName(job.state) : percent(job.progress.fraction)} · ${job.name} · Tallykeeper`;

@@ -53,9 +53,10 @@ function row() {
     setText(done, `${count(decided(progress))} / ${count(progress.total)}`);
     setText(failed, count(progress.failed));
     failed.classList.toggle('some', progress.failed > 0);
-    setText(speed, final || job.state === 'pending' ? '–' : rate(progress.rate_per_s));
-    setText(left, final ? ago(job.finished_at) : duration(progress.eta_s));
-    setAttribute(left, 'data-label', final ? 'Finished' : 'Time left');
+    setText(speed, job.state === 'running' ? rate(progress.rate_per_s) : '–');
+    setText(left, final ? `ended ${ago(job.finished_at)}` : duration(progress.eta_s));
+    left.classList.toggle('ended', final);
+    setAttribute(left, 'data-label', final ? '' : 'Time left');
     setAttribute(left, 'title', final ? full(job.finished_at) : null);
   }
   return { node, update };
