@@ -151,6 +151,9 @@ pub(super) struct JobActor {
     /// Tasks that the queue was told could be handed out.
     offered: u32,
     has_served: bool,
+    /// A poll came away with nothing although there was something.
+    turned_away: bool,
+    last_leased: u32,
     saved_revision: u64,
     saved_version: i64,
     saved_decided: u32,
@@ -186,6 +189,8 @@ impl JobActor {
             wake: None,
             offered: 0,
             has_served: false,
+            turned_away: false,
+            last_leased: 0,
             saved_revision: 0,
             saved_version: 0,
             saved_decided: 0,
@@ -246,13 +251,21 @@ impl JobActor {
         let Some(ledger) = self.ledger.as_mut() else { return };
         let ready = ledger.claimable();
         let news = (ready == 0) != (self.offered == 0) || ready > self.offered;
-        if news || std::mem::take(&mut self.has_served) {
+        let leased = ledger.leased();
+        // A worker that was turned away at its cap may have room now.
+        let room = self.turned_away && leased < self.last_leased;
+        self.last_leased = leased;
+        if room || ready == 0 {
+            self.turned_away = false;
+        }
+        if news || std::mem::take(&mut self.has_served) || (room && ready > 0) {
             self.offered = ready;
             let priority = ledger.record().priority;
             self.queue.do_send(Claimability {
                 job: self.job,
                 priority,
                 ready,
+                is_loaded: true,
             });
         }
         if ledger.revision() != self.saved_revision && !self.is_dirty {
@@ -350,12 +363,13 @@ impl JobActor {
                 job: self.job,
                 priority: 0,
                 ready: 0,
+                is_loaded: false,
             });
         }
         for (_, waiter) in self.waiters.drain() {
             match waiter {
                 Waiter::Caller { reply, .. } => drop(reply.send(Err(reason.clone()))),
-                Waiter::Poll(poll) => self.queue.do_send(Unserved { poll, job: self.job }),
+                Waiter::Poll(poll) => self.queue.do_send(Unserved(poll)),
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tallykeeper::domain::ids::TaskNo;
 use tallykeeper::domain::job::{Fence, JobRecord};
 use tallykeeper::domain::state::State;
-use tallykeeper::store::BatchAnswer::{Committed, Fenced};
+use tallykeeper::store::BatchAnswer::{Blocked, Committed, Fenced};
 use tallykeeper::store::StoreError;
 use tallykeeper::store::postgres::{LOCK_NAMESPACE, Postgres, Settings};
 use tokio_postgres::Client;
@@ -123,6 +123,7 @@ async fn writers_race_a_take_over(url: &str) {
                     match store.commit(&[batch]).await.unwrap()[0] {
                         Committed => {}
                         Fenced => return,
+                        Blocked => unreachable!("a batch of outcomes needs no row of a job"),
                     }
                 }
             })

@@ -5,7 +5,7 @@
 
 use super::batch::InFlight;
 use super::judge::counters_from_text;
-use super::leases::{Held, Leases};
+use super::leases::{Held, LastGrant, Leases};
 use super::snapshot::{Saved, bitmap};
 use super::tasks::Tasks;
 use super::{Bounds, Ledger, RESTORED_LEASE_MS};
@@ -39,6 +39,7 @@ pub struct Loading {
     record: JobRecord,
     tasks: Tasks,
     held: Vec<(TaskNo, Held)>,
+    last_grants: Vec<LastGrant>,
     fraction_floor: f64,
     seq: Seq,
 }
@@ -54,6 +55,7 @@ impl Loading {
             record,
             tasks: Tasks::default(),
             held: Vec::new(),
+            last_grants: Vec::new(),
             fraction_floor: 0.0,
             seq: Seq(0),
         };
@@ -67,6 +69,7 @@ impl Loading {
                 .map(|(task, run, counters)| (*task, (*run, counters.clone())))
                 .collect();
             loading.held = saved.held().collect();
+            loading.last_grants = saved.last_grants().collect();
             loading.tasks.counters = saved.counters;
             loading.fraction_floor = saved.fraction_floor;
             loading.seq = saved.seq;
@@ -180,6 +183,9 @@ impl Loading {
                     leased.insert(task.0);
                     leases.insert(task, held);
                 }
+            }
+            for (worker, request_id, grant) in self.last_grants.clone() {
+                leases.remember_grant(&worker, request_id, grant);
             }
         }
         tasks.derive(&leased, now);

@@ -193,6 +193,8 @@ struct History {
     expected: BTreeMap<Ticket, Vec<Disposition>>,
     saved: Vec<Holding>,
     saved_run: (Run, Run),
+    /// Last grants, as far as they were still held.
+    saved_grants: BTreeMap<String, (String, Vec<Lease>)>,
     /// Every verdict a worker was told counts.
     acknowledged: BTreeSet<(Run, TaskNo, bool)>,
 }
@@ -225,6 +227,7 @@ impl History {
             expected: BTreeMap::new(),
             saved: Vec::new(),
             saved_run: (Run(0), Run(0)),
+            saved_grants: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
         };
         history.step(Op::Pass(0));
@@ -255,6 +258,11 @@ impl History {
                 self.bench.save();
                 self.saved = self.model.holdings();
                 self.saved_run = (self.model.run, self.model.base_run);
+                self.saved_grants = self.model.grants.clone();
+                for (_, leases) in self.saved_grants.values_mut() {
+                    leases.retain(|lease| self.saved.iter().any(|holding| holding.token == *lease));
+                }
+                self.saved_grants.retain(|_, (_, leases)| !leases.is_empty());
             }
             Op::Crash(committed, stored, kept) => self.crash(committed, stored, kept),
         }
@@ -773,6 +781,9 @@ impl History {
         let usable = self.bench.durable.snapshot.is_some() && self.saved_run == (row.run, row.base_run);
         let saved: &[Holding] = if usable { &self.saved } else { &[] };
         self.model = Model::from_rows(&self.bench.durable, self.bench.epoch, saved, self.bench.now);
+        if usable && self.model.state.is_active() {
+            self.model.grants = self.saved_grants.clone();
+        }
         // The node looks at what is due as soon as it has loaded the job.
         self.tell(Command::Tick { store_up: true });
     }
