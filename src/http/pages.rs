@@ -149,7 +149,15 @@ mod tests {
         for name in Assets::iter() {
             let file = Assets::get(&name).unwrap();
             let text = String::from_utf8(file.data.into_owned()).expect("every file is text");
-            for banned in ["style=\"", "<style", "onclick=\"", "javascript:", "innerHTML", "@import", "eval("] {
+            for banned in [
+                "style=\"",
+                "<style",
+                "onclick=\"",
+                "javascript:",
+                "innerHTML",
+                "@import",
+                "eval(",
+            ] {
                 assert!(!text.contains(banned), "{name} holds {banned}");
             }
             for (at, _) in text.match_indices("://") {
@@ -162,7 +170,15 @@ mod tests {
 
     #[actix_web::test]
     async fn unknown_files_and_ways_out_are_not_found() {
-        for name in ["", "nothing.js", "../pages.rs", "index.html", "app.js/", "/etc/passwd", "views"] {
+        for name in [
+            "",
+            "nothing.js",
+            "../pages.rs",
+            "index.html",
+            "app.js/",
+            "/etc/passwd",
+            "views",
+        ] {
             let answer = asset(TestRequest::get().to_http_request(), web::Path::from(name.to_owned())).await;
             assert_eq!(answer.unwrap_err().problem().status, 404, "{name}");
         }

@@ -107,7 +107,10 @@ fn ceiling(value: f64) -> f64 {
     }
     let scale = 10f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * scale);
-    steps.into_iter().find(|&step| step >= value * 0.999_999).unwrap_or(scale * 10.0)
+    steps
+        .into_iter()
+        .find(|&step| step >= value * 0.999_999)
+        .unwrap_or(scale * 10.0)
 }
 
 /// A rate where it reads best.
@@ -138,7 +141,13 @@ pub(super) fn duration(ms: i64) -> String {
 /// A moment in UTC, to the second.
 pub(super) fn moment(at: UnixMs) -> String {
     match time::OffsetDateTime::from_unix_timestamp(at.0.div_euclid(1_000)) {
-        Ok(at) => format!("{} {:02}:{:02}:{:02} UTC", at.date(), at.hour(), at.minute(), at.second()),
+        Ok(at) => format!(
+            "{} {:02}:{:02}:{:02} UTC",
+            at.date(),
+            at.hour(),
+            at.minute(),
+            at.second()
+        ),
         Err(_) => "a moment out of range".to_owned(),
     }
 }
@@ -162,13 +171,19 @@ mod tests {
 
     #[test]
     fn numbers_durations_and_rates_read_well() {
-        assert_eq!([grouped(0), grouped(999), grouped(1_000), grouped(12_345_678)], ["0", "999", "1,000", "12,345,678"]);
+        assert_eq!(
+            [grouped(0), grouped(999), grouped(1_000), grouped(12_345_678)],
+            ["0", "999", "1,000", "12,345,678"]
+        );
         assert_eq!(duration(59_000), "59 s");
         assert_eq!(duration(1_500), "1.5 s");
         assert_eq!(duration(-5), "0.0 s");
         assert_eq!(duration(61_000), "1 min 01 s");
         assert_eq!(duration(3_600_000 * 25), "1 d 1 h");
-        assert_eq!([rate(1_234.4), rate(2.0), rate(0.5), rate(0.001)], ["1,234/s", "2.0/s", "30.0/min", "3.6/h"]);
+        assert_eq!(
+            [rate(1_234.4), rate(2.0), rate(0.5), rate(0.001)],
+            ["1,234/s", "2.0/s", "30.0/min", "3.6/h"]
+        );
         assert_eq!(moment(UnixMs(0)), "1970-01-01 00:00:00 UTC");
     }
 

@@ -93,7 +93,11 @@ fn times(view: &JobView, now: UnixMs) -> Markup {
 }
 
 fn attempts(summary: &Summary) -> Markup {
-    let counts: Vec<(u32, u32)> = summary.attempts.iter().map(|(&attempt, &tasks)| (attempt, tasks)).collect();
+    let counts: Vec<(u32, u32)> = summary
+        .attempts
+        .iter()
+        .map(|(&attempt, &tasks)| (attempt, tasks))
+        .collect();
     html! {
         @if counts.len() > 1 {
             section {

@@ -185,7 +185,11 @@ impl Summary {
 
     /// The busiest first.
     pub(super) fn workers(&self) -> Vec<(&str, WorkerShare)> {
-        let mut all: Vec<_> = self.workers.iter().map(|(name, share)| (name.as_str(), *share)).collect();
+        let mut all: Vec<_> = self
+            .workers
+            .iter()
+            .map(|(name, share)| (name.as_str(), *share))
+            .collect();
         all.sort_by(|one, two| two.1.decided.sum().cmp(&one.1.decided.sum()).then(one.0.cmp(two.0)));
         all
     }
@@ -263,6 +267,9 @@ pub(super) mod tests {
         late.late = true;
         summary.add(&late, Run(2));
         summary.add(&row(1, Verdict::Succeeded, 0), Run(2));
-        assert_eq!((summary.late, summary.from_earlier_runs, summary.decided.sum()), (1, 1, 1));
+        assert_eq!(
+            (summary.late, summary.from_earlier_runs, summary.decided.sum()),
+            (1, 1, 1)
+        );
     }
 }
