@@ -240,14 +240,7 @@ export function jobView(id) {
 
   function hear(message) {
     if (message.job) take(message.job);
-    else if (job) {
-      take({
-        ...job,
-        state: message.state ?? job.state,
-        run: message.run ?? job.run,
-        progress: message.progress ?? job.progress,
-      });
-    }
+    else if (job && message.progress) take({ ...job, progress: message.progress });
   }
 
   async function poll(options) {

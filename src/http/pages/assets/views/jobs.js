@@ -17,8 +17,10 @@ const STATE_CHOICES = [
 ];
 /** Typing is waited for so long before it becomes a filter. */
 const TYPING_MS = 250;
-/** Lists are read anew at most so often when the stream says that jobs came or changed state. */
+/** Lists are read anew at most so often when the stream says that jobs came, went or changed state. */
 const RELIST_MS = 500;
+/** The stream tells of the newest jobs only; a list that shows others is read anew so often. */
+const BEYOND_MS = 3000;
 
 function row() {
   const name = h('a', { class: 'job-link' });
@@ -121,12 +123,14 @@ export function jobsView(search) {
   let nextCursor = null;
   let feed = null;
   let relisting = null;
+  /** Ids that the stream tells of. */
+  let streamed = new Set();
 
   const body = h('tbody', { role: 'rowgroup' });
   const column = (text, kind = '') => h('th', { role: 'columnheader', scope: 'col', class: kind, text });
   const table = h(
     'table',
-    { class: 'jobs', role: 'table', 'aria-label': 'Jobs' },
+    { class: 'jobs live', role: 'table', 'aria-label': 'Jobs' },
     h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, column('Job'), column('State'), column('Progress'),
       column('Decided', 'number'), column('Failed', 'number'), column('Rate', 'number'), column('Time left', 'number'))),
     body,
@@ -175,15 +179,21 @@ export function jobsView(search) {
     }, RELIST_MS);
   }
 
-  function hear(message) {
-    const id = message.job?.id ?? message.id;
+  function hear({ type, id, ...message }) {
+    if (type === 'listed') return;
+    if (type === 'gone') {
+      streamed.delete(id);
+      if (jobs.has(id)) relistSoon();
+      return;
+    }
+    streamed.add(id);
     const known = jobs.get(id);
     if (!known) {
-      if (cursor === '' && message.type !== 'progress') relistSoon();
+      if (cursor === '' && type !== 'progress') relistSoon();
       return;
     }
     if (message.job) jobs.set(id, newer(known, message.job));
-    else if (message.progress) jobs.set(id, newer(known, { ...known, state: message.state ?? known.state, progress: message.progress }));
+    else jobs.set(id, newer(known, { ...known, progress: message.progress }));
     if (jobs.get(id).state !== known.state) relistSoon();
     paint();
   }
@@ -194,10 +204,18 @@ export function jobsView(search) {
       path: `/v1/progress${query({ state: filter.state, queue: filter.queue })}`,
       poll: list,
       onMessage: hear,
-      onStatus: (status) => showConnection(status, feed?.retryNow),
+      onStatus(status) {
+        if (status.state !== 'live') streamed = new Set();
+        showConnection(status, feed?.retryNow);
+      },
     });
     list().catch(() => {});
   }
+
+  const beyond = setInterval(() => {
+    const isBeyond = (job) => !FINAL.has(job.state) && !streamed.has(job.id);
+    if (document.documentElement.dataset.connection === 'live' && [...jobs.values()].some(isBeyond)) list().catch(() => {});
+  }, BEYOND_MS);
 
   const form = filterForm(filter, (next) => {
     filter = next;
@@ -218,6 +236,7 @@ export function jobsView(search) {
     node,
     close() {
       clearTimeout(relisting);
+      clearInterval(beyond);
       feed.close();
     },
   };
