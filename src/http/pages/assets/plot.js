@@ -86,6 +86,7 @@ export function plot() {
   );
   function update(points) {
     note.hidden = points.length > 1;
+    picture.style.visibility = points.length > 1 ? 'visible' : 'hidden';
     if (points.length < 2) {
       setAttribute(picture, 'aria-label', 'Throughput over time: nothing seen yet');
       return;
