@@ -213,7 +213,6 @@ impl Load {
 
     /// The final check; answers one line to print. The node serves; nobody works any more.
     pub(crate) async fn check(&self) -> String {
-        let record = self.record.lock().unwrap();
         let job = self.client.get(&self.path("")).await;
         let progress = &job["progress"];
         let total = self.uploaded.load(Ordering::Relaxed);
@@ -224,7 +223,9 @@ impl Load {
         assert_eq!(tally, [total, total - failed, failed], "{job}");
         assert_eq!(progress["fraction"], 1.0, "{job}");
         let mut kept: HashMap<u64, Value> = HashMap::new();
-        for row in self.client.results(self.job).await {
+        let rows = self.client.results(self.job).await;
+        let record = self.record.lock().unwrap();
+        for row in rows {
             let task = row["task"].as_u64().expect("a number");
             assert!(kept.insert(task, row).is_none(), "task {task} is in the results twice");
         }
