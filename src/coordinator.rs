@@ -5,6 +5,7 @@
 
 pub mod api;
 mod awaited;
+mod board;
 mod clock;
 mod committer;
 mod directory;
@@ -14,8 +15,11 @@ mod node;
 mod queue_actor;
 mod shared;
 mod snapshotter;
+mod watching;
 
+pub use board::{Form, Rate, Seat, Sight, Update, Watch};
 pub use node::StartError;
+pub use watching::Watched;
 
 use api::CoordinatorError;
 use node::Threads;
@@ -45,6 +49,10 @@ pub struct Settings {
     pub control_permits: usize,
     /// Long polls parked in the node.
     pub parked_limit: usize,
+    /// Streams of progress open in the node.
+    pub streams_max: usize,
+    /// Messages per second that all streams together are sent; beyond it all of them slow down.
+    pub stream_messages_per_s: u32,
     /// Tasks of one job that one worker may hold.
     pub worker_in_flight: u32,
     /// Bytes of payload in one lease answer; what would pass it is not leased.
@@ -72,6 +80,8 @@ impl Default for Settings {
             lease_permits: 512,
             control_permits: 64,
             parked_limit: 10_000,
+            streams_max: 2_000,
+            stream_messages_per_s: 2_000,
             worker_in_flight: 2_000,
             lease_payload_bytes: 16 << 20,
             batch_bytes: 32 << 20,

@@ -23,6 +23,8 @@ pub mod routes;
 pub mod server;
 pub mod settings;
 pub mod state;
+pub mod stream;
+pub mod tickets;
 pub mod tokens;
 pub mod views;
 

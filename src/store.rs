@@ -166,6 +166,20 @@ pub struct JobFilter {
     pub limit: u32,
 }
 
+impl JobFilter {
+    /// Would a list without `q`, `before` and `limit` hold this job?
+    pub fn admits(&self, job: &JobRecord) -> bool {
+        let in_queues = |queues: &Vec<String>| queues.contains(&job.queue);
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && self.queue.as_ref().is_none_or(|queue| *queue == job.queue)
+            && self.queues.as_ref().is_none_or(in_queues)
+            && self
+                .label
+                .as_ref()
+                .is_none_or(|(key, value)| job.labels.get(key) == Some(value))
+    }
+}
+
 /// A task as it was submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskRow {
@@ -218,6 +232,18 @@ pub struct TokenRow {
     pub queues: Option<Vec<String>>,
     pub created_at: UnixMs,
     pub expires_at: Option<UnixMs>,
+}
+
+/// A browser's right to one request; the secret itself is never stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketRow {
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// The token that asked for it and whose rights it has; empty where authentication was off.
+    pub token_id: String,
+    /// The only path it is good for.
+    pub path: String,
+    pub expires_at: UnixMs,
 }
 
 /// Nodes and ownership. All of it is exempt from the fence, since it makes the fence.
@@ -306,7 +332,16 @@ pub trait TokenStore: Send + Sync {
     async fn revoke_token(&self, id: &str) -> Result<()>;
 }
 
+/// Tickets. Any node takes what any node made.
+#[async_trait]
+pub trait TicketStore: Send + Sync {
+    /// Keeps a ticket, and forgets those that had expired by `now`.
+    async fn create_ticket(&self, ticket: &TicketRow, now: UnixMs) -> Result<()>;
+    /// Removes the ticket and answers it; none if there is none, or somebody took it. Of callers that race one gets it.
+    async fn take_ticket(&self, hash: &[u8; 32]) -> Result<Option<TicketRow>>;
+}
+
 /// A whole store.
-pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + 'static {
+pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + 'static {
     fn capabilities(&self) -> Capabilities;
 }

@@ -50,12 +50,21 @@ impl JobHandle {
 
     /// A permit of the lane, unless all are taken.
     pub(super) fn permit(&self, lane: Lane) -> Option<Permit> {
-        let semaphore = match lane {
+        self.semaphore(lane).clone().try_acquire_owned().ok()
+    }
+
+    /// A permit of the lane, after those who asked before.
+    pub(super) async fn permit_in_turn(&self, lane: Lane) -> Permit {
+        let permit = self.semaphore(lane).clone().acquire_owned().await;
+        permit.expect("no lane is ever closed")
+    }
+
+    fn semaphore(&self, lane: Lane) -> &Arc<Semaphore> {
+        match lane {
             Lane::Results => &self.results,
             Lane::Leases => &self.leases,
             Lane::Controls => &self.controls,
-        };
-        semaphore.clone().try_acquire_owned().ok()
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::api::*;
 use super::awaited::Awaited;
-use super::directory::{JobHandle, Lane};
+use super::directory::{JobHandle, Lane, Permit};
 use super::job_actor::{Answer, Ask, Request, Undelivered, needs_actor};
 use super::queue_actor::{Poll, PollQueue};
 use super::{Coordinator, Readiness, Result};
@@ -63,7 +63,7 @@ impl Coordinator {
         // The job is durable; whatever happens to its activation, it will be activated again.
         match self.own_queue(&record.queue).await {
             Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
-            Ok(_) => {}
+            Ok(_) => self.announce_stored(&record),
             Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served here yet"),
         }
         Ok((self.stored_view(record), true))
@@ -80,7 +80,7 @@ impl Coordinator {
         Ok(queue)
     }
 
-    async fn record(&self, job: JobId) -> Result<JobRecord> {
+    pub(super) async fn record(&self, job: JobId) -> Result<JobRecord> {
         self.within_store_wait(self.shared.store.job(job))
             .await??
             .ok_or(CoordinatorError::NotFound)
@@ -328,12 +328,7 @@ impl Coordinator {
         }
     }
 
-    async fn wait_for_queues(
-        &self,
-        call: &LeaseAny,
-        deadline: Instant,
-        permit: Arc<super::directory::Permit>,
-    ) -> Result<Granted> {
+    async fn wait_for_queues(&self, call: &LeaseAny, deadline: Instant, permit: Arc<Permit>) -> Result<Granted> {
         while Instant::now() < deadline && !self.shared.is_draining() {
             let entered = self.shared.directory.entered.notified();
             if call
@@ -353,7 +348,7 @@ impl Coordinator {
     }
 
     /// The actor of a job, activated if it has none.
-    async fn handle(&self, job: JobId) -> Result<JobHandle> {
+    pub(super) async fn handle(&self, job: JobId) -> Result<JobHandle> {
         if let Some(handle) = self.shared.directory.job(job) {
             return Ok(handle);
         }
@@ -368,10 +363,14 @@ impl Coordinator {
         self.ask(&handle, lane, request).await
     }
 
-    async fn ask(&self, handle: &JobHandle, lane: Lane, request: Request) -> Result<Answer> {
+    pub(super) async fn ask(&self, handle: &JobHandle, lane: Lane, request: Request) -> Result<Answer> {
         let permit = handle
             .permit(lane)
             .ok_or(CoordinatorError::Busy("too many requests for this job are unanswered"))?;
+        self.ask_with(handle, request, permit).await
+    }
+
+    pub(super) async fn ask_with(&self, handle: &JobHandle, request: Request, permit: Permit) -> Result<Answer> {
         let (reply, answer) = oneshot::channel();
         handle.addr.do_send(Ask {
             request,
@@ -386,12 +385,12 @@ impl Coordinator {
         }
     }
 
-    async fn within_store_wait<T>(&self, call: impl Future<Output = T>) -> Result<T> {
+    pub(super) async fn within_store_wait<T>(&self, call: impl Future<Output = T>) -> Result<T> {
         let bounded = tokio::time::timeout(self.shared.settings.store_wait, call);
         bounded.await.map_err(|_| CoordinatorError::StoreUnavailable)
     }
 
-    fn refuse_when_draining(&self) -> Result<()> {
+    pub(super) fn refuse_when_draining(&self) -> Result<()> {
         if self.shared.is_draining() {
             Err(CoordinatorError::Draining)
         } else {
@@ -400,7 +399,7 @@ impl Coordinator {
     }
 
     /// What the row alone says of a job without an actor: nothing is leased, and what is undecided is pending.
-    fn stored_view(&self, record: JobRecord) -> JobView {
+    pub(super) fn stored_view(&self, record: JobRecord) -> JobView {
         let tally = &record.tally;
         let decided = tally.succeeded + tally.failed;
         let share = |reached| fraction(reached, tally.total, record.open, record.expected_total);
@@ -436,6 +435,6 @@ impl Coordinator {
     }
 }
 
-fn mismatched() -> CoordinatorError {
+pub(super) fn mismatched() -> CoordinatorError {
     CoordinatorError::Internal("an actor gave an answer of another kind".into())
 }

@@ -7,8 +7,10 @@ mod deliver;
 mod ingest;
 mod load;
 mod payloads;
+mod publish;
 
 use super::api::*;
+use super::board::Channel;
 use super::committer::{BatchCommitted, CommitBatch};
 use super::directory::Permit;
 use super::queue_actor::{Claimability, JobGone, OwnershipInDoubt, Poll, Unserved};
@@ -21,6 +23,7 @@ use crate::domain::state::State;
 use crate::store::SnapshotRow;
 use actix::prelude::*;
 use payloads::Payloads;
+use publish::Publisher;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +58,8 @@ pub(super) enum Request {
         first_task: Option<u32>,
     },
     View,
+    /// Show the job to the readers of this channel from now on.
+    Watch(Arc<Channel>),
     Tasks {
         state: Option<TaskState>,
         after: Option<TaskNo>,
@@ -70,6 +75,7 @@ pub(super) enum Answer {
     Results(ResultsPosted),
     Appended(Ingested),
     View(Box<JobView>),
+    Watched,
     Tasks(Vec<(TaskNo, TaskStatus)>),
 }
 
@@ -164,6 +170,7 @@ pub(super) struct JobActor {
     writes_under_way: u32,
     /// A load that waits for them: read before their fate is known, the job would be loaded without them.
     deferred_load: Option<Load>,
+    publisher: Publisher,
 }
 
 impl JobActor {
@@ -199,6 +206,7 @@ impl JobActor {
             settling: None,
             writes_under_way: 0,
             deferred_load: None,
+            publisher: Publisher::default(),
         }
     }
 
@@ -279,6 +287,8 @@ impl JobActor {
         let wake_at = ledger.next_wake();
         let settled = ledger.is_settled();
         let resting = !ledger.record().state.is_active() && ledger.record().start_at.is_none();
+        // Before a drain hears that nothing is under way: what was committed last is to be seen as well.
+        self.show_change(ctx);
         self.schedule(wake_at, ctx);
         self.read_ahead(ctx);
         if settled && let Some(waiting) = self.settling.take() {
@@ -332,6 +342,7 @@ impl JobActor {
     }
 
     fn leave(&mut self, ctx: &mut Context<Self>) {
+        self.show_last();
         self.shared.directory.leave_job(self.job, &ctx.address());
         self.queue.do_send(JobGone {
             job: self.job,
@@ -352,6 +363,7 @@ impl JobActor {
 
     fn forget(&mut self, reason: CoordinatorError, ctx: &mut Context<Self>) {
         self.ledger = None;
+        self.stop_showing(ctx);
         self.payloads = Payloads::default();
         self.chunks.clear();
         self.is_dirty = false;
@@ -400,6 +412,11 @@ impl JobActor {
             Request::View => {
                 let view = self.view().ok_or(CoordinatorError::NotOwner);
                 self.answer(caller(Vec::new()), view.map(|view| Answer::View(Box::new(view))));
+                return;
+            }
+            Request::Watch(channel) => {
+                self.show_to(channel, ctx);
+                self.answer(caller(Vec::new()), Ok(Answer::Watched));
                 return;
             }
             Request::Tasks { state, after, limit } => {
@@ -480,6 +497,7 @@ impl Actor for JobActor {
         let settings = &self.shared.settings;
         let permits = settings.result_permits + settings.lease_permits + settings.control_permits;
         ctx.set_mailbox_capacity(2 * permits + 64);
+        self.find_readers();
         self.load(NewerTokens::Suspect, ctx);
     }
 }
@@ -488,7 +506,7 @@ impl Handler<Ask> for JobActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
-        let reads_only = matches!(ask.request, Request::View | Request::Tasks { .. });
+        let reads_only = matches!(ask.request, Request::View | Request::Watch(_) | Request::Tasks { .. });
         if self.shared.is_draining() && !reads_only {
             drop(ask.reply.send(Err(CoordinatorError::Draining)));
         } else if self.ledger.is_none() {
@@ -575,6 +593,7 @@ impl Handler<StopJob> for JobActor {
             drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
         }
         self.shared.directory.leave_job(self.job, &ctx.address());
+        self.shared.board.move_away(self.job);
         ctx.stop();
     }
 }

@@ -168,9 +168,16 @@ impl Coordinator {
             .map_err(|_| CoordinatorError::NotOwner)
     }
 
-    /// Stops granting, answers parked polls, settles what is under way, saves the last snapshots, gives up the queues. Fails if something
-    /// was not settled or saved in time.
+    /// Stops granting, answers parked polls, settles what is under way, saves the last snapshots, gives up the queues, closes the streams.
+    /// Fails if something was not settled or saved in time.
     pub async fn drain(&self) -> Result<()> {
+        let drained = self.drain_jobs().await;
+        // Last, so that a reader who comes back at once finds the queues free; and also where draining failed.
+        self.shared.board.close();
+        drained
+    }
+
+    async fn drain_jobs(&self) -> Result<()> {
         let shared = &self.shared;
         let deadline = Instant::now() + shared.settings.drain_timeout;
         shared.start_draining();

@@ -3,6 +3,7 @@
 //! Owns: the store, settings, clock, directory, and the flags `draining` and `store_up`. Never: changes a job. Invariant: `store_up` turns
 //! false at the first call the store did not answer, and true at the first one it did.
 
+use super::board::Board;
 use super::clock::Clock;
 use super::committer::CommitBatch;
 use super::directory::Directory;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) identity: NodeIdentity,
     pub(super) clock: Clock,
     pub(super) directory: Directory,
+    pub(super) board: Arc<Board>,
     pub(super) committer: OnceLock<Recipient<CommitBatch>>,
     /// Jobs that changed since their last snapshot.
     pub(super) dirty: Mutex<HashMap<JobId, Recipient<TakeSnapshot>>>,
@@ -56,12 +58,14 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(store: Arc<dyn Store>, settings: Settings, identity: NodeIdentity, now: UnixMs) -> Shared {
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
+        let board = Arc::new(Board::new(settings.streams_max, settings.stream_messages_per_s));
         Shared {
             store,
             settings,
             identity,
             clock: Clock::anchored(now),
             directory: Directory::default(),
+            board,
             committer: OnceLock::new(),
             dirty: Mutex::default(),
             snapshot_now: Notify::new(),
@@ -155,6 +159,7 @@ impl Shared {
     /// Another incarnation has taken this node's id: nothing may be served any more.
     pub(super) fn depose(&self) {
         self.deposed.store(true, Ordering::Relaxed);
+        self.board.close();
     }
 
     pub(super) fn is_deposed(&self) -> bool {

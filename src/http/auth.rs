@@ -23,6 +23,18 @@ pub enum Access {
     Open,
     /// A token with this scope, or with `admin`.
     Needs(Scope),
+    /// The same, or a ticket that was made with such a token: browsers cannot send a header when they open a stream.
+    Streams(Scope),
+}
+
+impl Access {
+    /// The scope that a caller must have.
+    pub fn scope(self) -> Option<Scope> {
+        match self {
+            Access::Open => None,
+            Access::Needs(scope) | Access::Streams(scope) => Some(scope),
+        }
+    }
 }
 
 /// A stored token, ready to be asked.

@@ -102,6 +102,15 @@ impl ApiError {
         )
     }
 
+    /// The path opens a stream, and the request asked for none.
+    pub fn upgrade_required() -> Self {
+        ApiError::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            "open a WebSocket here, or ask for text/event-stream in Accept",
+        )
+    }
+
     /// The body came too slowly.
     pub fn body_timeout() -> Self {
         ApiError::new(
@@ -174,6 +183,9 @@ impl ResponseError for ApiError {
         }
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
+        }
+        if self.problem.status == 426 {
+            response.insert_header((header::UPGRADE, "websocket"));
         }
         if self.problem.status == 401 {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));

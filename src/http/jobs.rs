@@ -146,20 +146,27 @@ pub async fn list(state: web::Data<AppState>, caller: Caller, req: HttpRequest) 
     ok_json(&wire::JobList { items, next_cursor })
 }
 
-fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32)> {
+/// Takes the parameters that every selection of jobs has: `state`, `queue`, `label`.
+pub(super) fn selection(query: &mut Query) -> ApiResult<JobFilter> {
     let parse_state = |text: String| {
         text.parse::<State>()
             .map_err(|_| ApiError::invalid("state", crate::domain::state::ALL.map(State::as_str).join(", ")))
     };
-    let states = query
-        .all("state")
-        .into_iter()
-        .map(parse_state)
-        .collect::<ApiResult<Vec<_>>>()?;
+    let states = query.all("state").into_iter().map(parse_state);
     let label = query.one("label")?.map(|text| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(ApiError::invalid("label", "of the form key=value")),
     });
+    Ok(JobFilter {
+        states: states.collect::<ApiResult<Vec<_>>>()?,
+        queue: query.one("queue")?,
+        label: label.transpose()?,
+        ..JobFilter::default()
+    })
+}
+
+fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32)> {
+    let selection = selection(&mut query)?;
     let q = query.one("q")?.filter(|text| !text.is_empty());
     if q.as_ref()
         .is_some_and(|text| text.len() > MAX_QUERY_TEXT_BYTES || text.contains('\0'))
@@ -168,13 +175,10 @@ fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32
     }
     let limit = query.limit(default, max)?;
     let filter = JobFilter {
-        states,
-        queue: query.one("queue")?,
-        queues: None,
-        label: label.transpose()?,
         q,
         before: query.parsed::<i64>("cursor", "a next_cursor of this list")?.map(JobId),
         limit: limit + 1,
+        ..selection
     };
     query.finish()?;
     Ok((filter, limit))

@@ -3,7 +3,6 @@
 //! Owns: how a route is described. Never: lists routes itself. Invariant: the document names exactly the routes of the table, and every
 //! schema it refers to is in it.
 
-use super::auth::Access;
 use super::routes::{Entry, ROUTES};
 use super::wire;
 use actix_web::http::Method;
@@ -46,6 +45,9 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::CreateToken,
         wire::TokenCreated,
         wire::TokenList,
+        wire::CreateTicket,
+        wire::TicketCreated,
+        wire::StreamMessage,
     ))
 )]
 struct Schemas;
@@ -92,10 +94,10 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         operation = operation.parameter(parameter(name, ParameterIn::Path, Required::True, kind));
     }
     for &name in entry.query {
-        let kind = if matches!(name, "limit" | "first_task") {
-            Type::Integer
-        } else {
-            Type::String
+        let kind = match name {
+            "limit" | "first_task" => Type::Integer,
+            "rate_hz" => Type::Number,
+            _ => Type::String,
         };
         operation = operation.parameter(parameter(name, ParameterIn::Query, Required::False, kind));
     }
@@ -119,7 +121,7 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         .description("a problem")
         .content(super::error::PROBLEM_JSON, problem);
     operation = operation.response(status.to_string(), good).response("default", bad);
-    if let Access::Needs(scope) = entry.access {
+    if let Some(scope) = entry.access.scope() {
         operation = operation
             .security(SecurityRequirement::new::<_, [String; 0], String>("token", []))
             .description(Some(format!("Needs the scope `{scope}`.")));

@@ -3,11 +3,11 @@
 //! Owns: which routes exist and who may use them. Never: handles a request. Invariant: routes are mounted from this table and nowhere
 //! else, each behind the gate, so none can be without its access rule.
 
-use super::auth::Access::{self, Needs, Open};
+use super::auth::Access::{self, Needs, Open, Streams};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, jobs, leases, pages, probes, report, results, tokens};
+use super::{append, jobs, leases, pages, probes, report, results, stream, tickets, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
@@ -72,6 +72,12 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
     entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show),
+    entry!(GET "/v1/jobs/{id}/progress" Streams(Read), "Watch a job: a WebSocket, or server-sent events if asked for by Accept",
+        ["rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::job),
+    entry!(GET "/v1/progress" Streams(Read), "Watch many jobs in one stream, the newest that match",
+        ["state" "queue" "label" "rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::jobs),
+    entry!(POST "/v1/tickets" Needs(Read), "Make a single-use ticket for a stream", [],
+        Some("CreateTicket") => 201 Some("TicketCreated"), tickets::create),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),
@@ -84,6 +90,24 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/ui/{file:.*}" Open, "A part of the live page", [], None => 200 None, pages::asset),
     entry!(GET "/" Open, "The live page", [], None => 200 None, pages::front),
 ];
+
+/// The route that a GET of this path takes.
+pub fn get_at(path: &str) -> Option<&'static Entry> {
+    ROUTES
+        .iter()
+        .find(|entry| entry.method == Method::GET && is_at(entry.path, path))
+}
+
+fn is_at(pattern: &str, path: &str) -> bool {
+    let (mut parts, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (parts.next(), given.next()) {
+            (None, None) => return true,
+            (Some(part), Some(text)) if part == text || (part.starts_with('{') && !text.is_empty()) => {}
+            _ => return false,
+        }
+    }
+}
 
 /// Mounts the whole table.
 pub fn mount(cfg: &mut web::ServiceConfig) {
@@ -118,4 +142,25 @@ pub fn mount(cfg: &mut web::ServiceConfig) {
 /// Answers paths that are not in the table.
 pub async fn nowhere() -> HttpResponse {
     ApiError::not_found("path").error_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_finds_its_route() {
+        let found = |path| get_at(path).map(|entry| entry.path);
+        assert_eq!(found("/v1/jobs/7/progress"), Some("/v1/jobs/{id}/progress"));
+        assert_eq!(found("/v1/progress"), Some("/v1/progress"));
+        for none in [
+            "/v1/jobs//progress",
+            "/v1/jobs/7/progress/",
+            "/v1/tickets",
+            "v1/progress",
+            "",
+        ] {
+            assert_eq!(found(none), None, "{none}");
+        }
+    }
 }

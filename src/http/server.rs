@@ -7,7 +7,9 @@ use super::configure;
 use super::state::AppState;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::KeepAlive;
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer};
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,6 +34,7 @@ pub async fn serve(state: AppState, listen: &[SocketAddr]) -> io::Result<Serving
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
     };
+    let unread_timeout_ms = u32::try_from(settings.unread_timeout_s.saturating_mul(1_000)).unwrap_or(u32::MAX);
     let app = state.clone();
     let mut server = HttpServer::new(move || App::new().configure(|cfg| configure(cfg, app.clone())))
         .workers(workers)
@@ -41,6 +44,7 @@ pub async fn serve(state: AppState, listen: &[SocketAddr]) -> io::Result<Serving
         .client_request_timeout(Duration::from_secs(settings.client_request_timeout_s))
         // A client that closed its side will not read the answer: its leases go to someone else.
         .h1_allow_half_closed(false)
+        .on_connect(move |connection, _| limit_unread(connection, unread_timeout_ms))
         .shutdown_timeout(settings.shutdown_timeout_s)
         .disable_signals();
     for address in listen {
@@ -63,4 +67,13 @@ pub async fn serve(state: AppState, listen: &[SocketAddr]) -> io::Result<Serving
         handle: server.handle(),
         server,
     })
+}
+
+/// Lets the kernel give a connection up whose client leaves what it was sent unread: nothing here is told of that otherwise.
+fn limit_unread(connection: &dyn Any, timeout_ms: u32) {
+    if let Some(stream) = connection.downcast_ref::<TcpStream>()
+        && let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, timeout_ms)
+    {
+        tracing::debug!(%error, "a connection has no bound on what is left unread");
+    }
 }

@@ -7,12 +7,14 @@ pub mod jobs;
 pub mod leases;
 pub mod results;
 mod schemas;
+pub mod streams;
 pub mod timestamp;
 pub mod tokens;
 
 pub use jobs::*;
 pub use leases::*;
 pub use results::*;
+pub use streams::*;
 pub use timestamp::Timestamp;
 pub use tokens::*;
 

@@ -22,6 +22,7 @@ mod session;
 mod snapshots;
 mod sqlstate;
 mod take;
+mod tickets;
 mod tokens;
 
 pub use fence::LOCK_NAMESPACE;

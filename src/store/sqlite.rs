@@ -17,6 +17,7 @@ mod reads;
 mod record;
 mod results;
 mod schema;
+mod tickets;
 mod tokens;
 
 #[cfg(test)]

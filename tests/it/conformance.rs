@@ -18,6 +18,7 @@ mod reading;
 mod results;
 mod retrying;
 mod snapshots;
+mod tickets;
 mod tokens;
 
 /// A migrated, empty store.
@@ -135,6 +136,11 @@ macro_rules! backends {
                     a_revoked_token_is_gone,
                     revoking_an_absent_token_is_not_found,
                     a_second_token_of_one_id_is_rejected,
+                ]
+                tickets: [
+                    a_ticket_is_taken_once_and_as_it_was_made,
+                    of_racing_takers_one_gets_the_ticket,
+                    expired_tickets_are_forgotten_when_one_is_made,
                 ]
             }
         })*

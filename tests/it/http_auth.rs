@@ -27,6 +27,9 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
     ("GET", "/v1/jobs/{id}/report", "read"),
+    ("GET", "/v1/jobs/{id}/progress", "read"),
+    ("GET", "/v1/progress", "read"),
+    ("POST", "/v1/tickets", "read"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/{token}", "admin"),
@@ -156,6 +159,7 @@ async fn outside_a_token_s_queues_there_is_nothing() {
     let routes = [
         ("GET", "", Value::Null),
         ("GET", "/tasks", Value::Null),
+        ("GET", "/progress", Value::Null),
         ("GET", "/results", Value::Null),
         ("POST", "/tasks", json!([{"payload": 1}])),
         ("POST", "/seal", json!({})),

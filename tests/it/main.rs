@@ -36,3 +36,8 @@ mod postgres_sql;
 mod postgres_values;
 mod process;
 mod scratch;
+mod stream_access;
+mod stream_bounds;
+mod stream_client;
+mod stream_many;
+mod stream_one;

@@ -55,6 +55,7 @@ impl JobActor {
         for ask in self.early.drain(..) {
             drop(ask.reply.send(Err(CoordinatorError::from(error.clone()))));
         }
+        self.shared.board.move_away(self.job);
         self.leave(ctx);
     }
 }

@@ -6,8 +6,10 @@
 use super::{Access, Caller, local};
 use crate::http::envelope::RoutePattern;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::extract::Query;
 use crate::http::routes::Entry;
 use crate::http::state::AppState;
+use crate::http::tickets;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
@@ -39,20 +41,29 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
     let caller = match access {
         Access::Open => Caller::local(),
-        Access::Needs(_) => {
+        Access::Needs(_) | Access::Streams(_) => {
             let header = req.headers().get(header::AUTHORIZATION);
             let header = header.map(|value| value.to_str().unwrap_or(""));
             let loopback_only = state.is_loopback_only();
-            state.tokens().authenticate(header, state.now(), loopback_only).await?
+            let ticket = match (access, header) {
+                (Access::Streams(_), None) => ticket_of(req)?,
+                _ => None,
+            };
+            match ticket {
+                Some(ticket) => tickets::redeem(state, &ticket, req.path()).await?,
+                None => state.tokens().authenticate(header, state.now(), loopback_only).await?,
+            }
         }
     };
     if state.tokens().are_stored() == Some(false) {
         local::check_request(req.request())?;
     }
-    match access {
-        Access::Needs(scope) if !caller.may(scope) => {
-            Err(ApiError::forbidden(format!("the token lacks the scope {scope}")))
-        }
+    match access.scope() {
+        Some(scope) if !caller.may(scope) => Err(ApiError::forbidden(format!("the token lacks the scope {scope}"))),
         _ => Ok(caller),
     }
+}
+
+fn ticket_of(req: &ServiceRequest) -> ApiResult<Option<String>> {
+    Query::of(req.request())?.one(tickets::PARAMETER)
 }

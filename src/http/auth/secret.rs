@@ -30,6 +30,14 @@ fn random_hex<const N: usize>() -> String {
     })
 }
 
+/// What every ticket starts with.
+const TICKET_PREFIX: &str = "tkt_";
+
+/// The secret of a new ticket.
+pub fn new_ticket() -> String {
+    format!("{TICKET_PREFIX}{}", random_hex::<32>())
+}
+
 /// A new token: the row to store and the secret to hand out once.
 pub fn new_token(
     name: String,

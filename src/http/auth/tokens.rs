@@ -91,6 +91,23 @@ impl Tokens {
         }
     }
 
+    /// The caller with this token's id (empty: without a token), if it would be let in now.
+    pub async fn caller(&self, token_id: &str, now: UnixMs, loopback_only: bool) -> ApiResult<Caller> {
+        let copy = self.renewed().await?;
+        if copy.grants.is_empty() && token_id.is_empty() && loopback_only {
+            return Ok(Caller::local());
+        }
+        let find = |copy: &Copy| copy.grants.values().find(|grant| grant.token_id == token_id).cloned();
+        let grant = match find(&copy) {
+            Some(grant) => Some(grant),
+            None => self.look_again(&copy).await.and_then(|copy| find(&copy)),
+        };
+        match grant {
+            Some(grant) if grant.expires_at.is_none_or(|at| now < at) => Ok(Caller::with(grant)),
+            _ => Err(ApiError::unauthenticated("the token is not in force any more")),
+        }
+    }
+
     fn copy(&self) -> Option<Arc<Copy>> {
         self.copy.read().expect("no one panics while holding it").clone()
     }

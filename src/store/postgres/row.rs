@@ -6,7 +6,7 @@
 use crate::domain::ids::{Attempt, Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{JobError, JobRecord, Tally};
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
-use crate::store::{NodeRow, OwnedQueue, Result, ResultRow, StoreError, TaskRow, TokenRow};
+use crate::store::{NodeRow, OwnedQueue, Result, ResultRow, StoreError, TaskRow, TicketRow, TokenRow};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -179,5 +179,14 @@ pub(super) fn token(row: &Row) -> Result<TokenRow> {
         queues: get(row, "queues")?,
         created_at: time(row, "created_at")?,
         expires_at: optional_time(row, "expires_at")?,
+    })
+}
+
+pub(super) fn ticket(hash: [u8; 32], row: &Row) -> Result<TicketRow> {
+    Ok(TicketRow {
+        hash,
+        token_id: get(row, "token_id")?,
+        path: get(row, "path")?,
+        expires_at: time(row, "expires_at")?,
     })
 }

@@ -1,0 +1,120 @@
+//! Live progress: one job or many, as a WebSocket or as server-sent events.
+//!
+//! Owns: who gets a stream of what. Never: counts or queues anything. Invariant: whatever the transport, a reader sees the same messages,
+//! and those of one update were printed once for all readers.
+
+mod events;
+mod line;
+mod many;
+mod message;
+mod one;
+mod outlet;
+mod socket;
+
+use super::auth::Caller;
+use super::error::{ApiError, ApiResult};
+use super::extract::{JobPath, Query};
+use super::state::AppState;
+use super::{jobs as job_routes, tickets};
+use crate::coordinator::{Rate, Seat, Sight};
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use line::Line;
+use many::Many;
+use one::One;
+use outlet::Transport;
+use std::sync::Arc;
+
+const DEFAULT_RATE_HZ: f64 = 10.0;
+
+/// `GET /v1/jobs/{id}/progress`
+pub async fn job(
+    state: web::Data<AppState>,
+    caller: Caller,
+    path: JobPath,
+    req: HttpRequest,
+    payload: web::Payload,
+) -> ApiResult<HttpResponse> {
+    let mut query = Query::of(&req)?;
+    let rate = rate(&mut query, &state)?;
+    query.finish()?;
+    caller.check_job(state.coordinator(), path.0).await?;
+    let transport = transport(&req)?;
+    let seat = Arc::new(state.coordinator().seat(rate)?);
+    let mut watch = state.coordinator().watch(path.0, rate).await?;
+    if transport == Transport::Events && events::has_seen_the_end(&req) && has_ended(&mut watch) {
+        // A browser comes back after every end of a stream unless it is told this.
+        return Ok(HttpResponse::NoContent().finish());
+    }
+    let line = Line::new(&state, caller, transport, payload);
+    open(transport, &req, seat.clone(), line, move |outlet| {
+        One::new(watch, seat).run(outlet)
+    })
+}
+
+/// `GET /v1/progress`
+pub async fn jobs(
+    state: web::Data<AppState>,
+    caller: Caller,
+    req: HttpRequest,
+    payload: web::Payload,
+) -> ApiResult<HttpResponse> {
+    let mut query = Query::of(&req)?;
+    let rate = rate(&mut query, &state)?;
+    let mut filter = job_routes::selection(&mut query)?;
+    query.finish()?;
+    filter.queues = caller.queues().map(<[String]>::to_vec);
+    let transport = transport(&req)?;
+    let seat = Arc::new(state.coordinator().seat(rate)?);
+    let most = state.settings().stream_jobs_max;
+    let many = Many::new(state.coordinator().clone(), filter, most, rate, seat.clone());
+    let line = Line::new(&state, caller, transport, payload);
+    open(transport, &req, seat, line, move |outlet| many.run(outlet))
+}
+
+/// Starts a stream: its reader gets what the source sends, until either ends it.
+fn open<S, F>(
+    transport: Transport,
+    req: &HttpRequest,
+    seat: Arc<Seat>,
+    line: Line,
+    source: S,
+) -> ApiResult<HttpResponse>
+where
+    S: FnOnce(outlet::Outlet) -> F + 'static,
+    F: Future<Output = outlet::End>,
+{
+    let (outlet, body) = line.outlet(seat);
+    let response = match transport {
+        Transport::Socket => socket::accept(req, body)?,
+        Transport::Events => events::answer(body),
+    };
+    actix_web::rt::spawn(async move {
+        let sending = source(outlet.clone());
+        line.run(&outlet, sending).await;
+    });
+    Ok(response)
+}
+
+fn has_ended(watch: &mut crate::coordinator::Watch) -> bool {
+    matches!(watch.look(), Sight::Newest(update) if update.view.record.state.is_final())
+}
+
+/// Takes `rate_hz` and, since it was looked at before, `ticket`.
+fn rate(query: &mut Query, state: &AppState) -> ApiResult<Rate> {
+    query.one(tickets::PARAMETER)?;
+    let hz = query.parsed::<f64>("rate_hz", "a number")?.unwrap_or(DEFAULT_RATE_HZ);
+    Rate::clamped(hz, state.settings().stream_rate_max_hz).ok_or_else(|| ApiError::invalid("rate_hz", "a number"))
+}
+
+fn transport(req: &HttpRequest) -> ApiResult<Transport> {
+    if req.headers().contains_key(header::UPGRADE) {
+        socket::check(req)?;
+        return Ok(Transport::Socket);
+    }
+    let accepts = |value: &header::HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/event-stream"));
+    if req.headers().get_all(header::ACCEPT).any(accepts) {
+        return Ok(Transport::Events);
+    }
+    Err(ApiError::upgrade_required())
+}

@@ -1,0 +1,2 @@
+DELETE FROM tickets
+WHERE expires_at <= ?1

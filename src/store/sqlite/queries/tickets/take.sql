@@ -1,0 +1,3 @@
+DELETE FROM tickets
+WHERE hash = ?1
+RETURNING token_id, path, expires_at
