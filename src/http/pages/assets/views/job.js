@@ -224,6 +224,7 @@ export function jobView(id) {
     if (!FINAL.has(job.state) || known) pace.hear(job);
     show(body, true);
     for (const panel of panels) panel.update(job);
+    facts.say(job);
     document.title = `${FINAL.has(job.state) ? stateName(job.state) : percent(job.progress.fraction)} · ${job.name} · Tallykeeper`;
     if (known && known.state !== job.state) {
       announce(`The job is ${stateName(job.state)}.`);

@@ -1,44 +1,52 @@
-// What people ask next: why is it not done, what failed, who holds what. Asked for plainly, a little behind the tally.
+// What people ask next: why is it not done, what failed, who holds what. Asked for plainly, a little behind the tally; whatever the tally
+// itself can tell is told from it, so that no two numbers on the page disagree.
 
-import { getIfThere, query } from '../api.js';
+import { getIfThere } from '../api.js';
 import { h, keyed, setText, show } from '../dom.js';
 import { FINAL, ago, count, full, plural, roughly } from '../format.js';
 import { table } from '../table.js';
 
 /** While a job goes on, its facts are asked for so often. */
 const EVERY_MS = 3000;
-/** Failures are read from the results, which may be many: more seldom, and only if there are new ones. */
-const FAILURES_EVERY_MS = 10000;
-/** Tasks and failures shown, at most. */
+/** Undecided tasks asked for, and shown as rows; workers are told from all of them. */
+const ASKED = 500;
 const SHOWN = 50;
-const LEASED_READ = 500;
+/** Reasons that the tally cannot tell; the others are made from it. */
+const NODE_REASONS = new Set(['store_unavailable', 'starts_later', 'max_in_flight', 'no_workers', 'committing']);
 
-const fromNow = (moment) => {
+const nameOf = (task) => (task.key === null ? `${task.task}` : `${task.task} · ${task.key}`);
+
+const inTime = (moment) => {
   const seconds = (Date.parse(moment) - Date.now()) / 1000;
   return seconds > 0 ? `in ${roughly(seconds)}` : 'now';
 };
 
-const nameOf = (task) => (task.key === null || task.key === undefined ? `${task.task}` : `${task.task} · ${task.key}`);
+function since(task) {
+  if (task.state === 'leased') return `held ${roughly(task.lease_age_s ?? 0)}, ends ${inTime(task.expires_at)}`;
+  if (task.retry_at) return `again ${inTime(task.retry_at)}`;
+  return null;
+}
 
-/** Why a job is not done, in sentences made of its own numbers. */
-function reasons({ state, open, queue, progress }) {
+const said = (task) => [task.stage, task.note, task.last_error && `last: ${task.last_error}`].filter(Boolean).join('; ') || null;
+
+/** Why a job is not done, as far as its tally tells. */
+function reasons({ state, open, progress }) {
   const { pending, leased, retrying, total } = progress;
-  const said = [];
-  if (state === 'pending') said.push('It has not been started.');
-  if (state === 'paused') said.push('It is paused: nothing is handed out until it is resumed.');
-  if (state === 'canceling') said.push('It is being cancelled: leased tasks may still report until their grace ends.');
-  if (leased > 0) said.push(`${plural(leased, 'task')} ${leased === 1 ? 'is' : 'are'} leased to workers.`);
-  if (retrying > 0) said.push(`${plural(retrying, 'task')} failed and ${retrying === 1 ? 'waits' : 'wait'} for another attempt.`);
-  if (pending > 0 && state === 'running') {
-    const idle = leased === 0 ? ` No worker has asked for one: is there any for queue ${queue}?` : '';
-    said.push(`${plural(pending, 'task')} ${pending === 1 ? 'waits' : 'wait'} to be leased.${idle}`);
-  }
+  const list = [];
+  if (state === 'pending') list.push('It has not been started.');
+  if (state === 'paused') list.push('It is paused: nothing is handed out until it is resumed.');
+  if (state === 'canceling') list.push('It is being cancelled: leased tasks may still report until their grace ends.');
+  if (leased > 0) list.push(`${plural(leased, 'task')} ${leased === 1 ? 'is' : 'are'} leased to workers.`);
+  if (retrying > 0) list.push(`${plural(retrying, 'task')} failed and ${retrying === 1 ? 'waits' : 'wait'} for another attempt.`);
+  if (pending > 0) list.push(`${plural(pending, 'task')} ${pending === 1 ? 'waits' : 'wait'} to be leased.`);
   if (open) {
     const rest = total === progress.succeeded + progress.failed ? 'Every task it holds is decided, but it' : 'It';
-    said.push(`${rest} is open to more tasks, and ends only once it is closed.`);
+    list.push(`${rest} is open to more tasks, and ends only once it is closed.`);
   }
-  return said;
+  return list;
 }
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 function explainPanel() {
   const list = h('ul', { class: 'reasons' });
@@ -47,26 +55,31 @@ function explainPanel() {
     [
       { label: 'Task', head: true, text: nameOf },
       { label: 'State', text: (task) => task.state },
-      { label: 'Worker', text: (task) => task.worker },
-      { label: 'Attempt', number: true, text: (task) => count(task.attempt) },
-      { label: 'Lease ends', text: (task) => task.expires_at && fromNow(task.expires_at), title: (task) => task.expires_at && full(task.expires_at) },
+      { label: 'Worker', text: (task) => task.worker ?? task.last_worker },
+      { label: 'Attempts used', number: true, text: (task) => count(task.attempts) },
+      { label: 'When', text: since, title: (task) => full(task.expires_at ?? task.retry_at) },
+      { label: 'Said', text: said },
     ],
     (task) => task.task,
   );
   const node = h('section', { class: 'panel live', hidden: true }, h('h2', { text: 'Why is it not done?' }), list, tasks.node);
-  function update(job, undecided) {
+  let more = [];
+  function say(job) {
     show(node, !FINAL.has(job.state));
-    keyed(list, reasons(job), (text) => text, (text) => ({ node: h('li', { text }) }), () => {});
+    keyed(list, [...reasons(job), ...more], (text) => text, (text) => ({ node: h('li', { text }) }), () => {});
+  }
+  function update({ waits_for: waits, undecided }) {
+    more = waits.filter(({ code }) => NODE_REASONS.has(code)).map(({ message }) => sentence(message));
     tasks.update(undecided.slice(0, SHOWN));
     show(tasks.node, undecided.length > 0);
   }
-  return { node, update };
+  return { node, say, update };
 }
 
 function workersPanel() {
   const list = h('ul', { class: 'holders' });
   const none = h('p', { class: 'hint', text: 'Nobody holds a task of this job.' });
-  const more = h('p', { class: 'hint', hidden: true, text: `Of the first ${count(LEASED_READ)} leased tasks.` });
+  const more = h('p', { class: 'hint', hidden: true, text: `Of the first ${count(ASKED)} undecided tasks.` });
   const node = h('section', { class: 'panel live', hidden: true }, h('h2', { text: 'Workers' }), list, none, more);
   function make() {
     const [name, held, which] = [h('span', { class: 'holder' }), h('span', { class: 'sub' }), h('p', { class: 'sub held' })];
@@ -75,53 +88,46 @@ function workersPanel() {
   function fill(entry, [worker, tasks]) {
     setText(entry.name, worker);
     setText(entry.held, plural(tasks.length, 'task'));
-    const shown = tasks.slice(0, 6).map((task) => task.key ?? String(task.task)).join(', ');
-    setText(entry.which, tasks.length > 6 ? `${shown} and ${count(tasks.length - 6)} more` : shown);
+    const shown = tasks.slice(0, 3).map((task) => task.key ?? String(task.task)).join(', ');
+    setText(entry.which, tasks.length > 3 ? `${shown} and ${count(tasks.length - 3)} more` : shown);
   }
-  function update(job, leased, hasMore) {
+  function update(job, { undecided, undecided_total: total }) {
     const holders = new Map();
-    for (const task of leased) {
-      const worker = task.worker ?? '–';
-      holders.set(worker, [...(holders.get(worker) ?? []), task]);
+    for (const task of undecided) {
+      if (task.state !== 'leased') continue;
+      if (!holders.has(task.worker)) holders.set(task.worker, []);
+      holders.get(task.worker).push(task);
     }
     const sorted = [...holders].sort(([one], [two]) => one.localeCompare(two));
     show(node, !FINAL.has(job.state));
     show(none, sorted.length === 0);
-    show(more, hasMore);
+    show(more, undecided.length < total && undecided.at(-1)?.state === 'leased');
     keyed(list, sorted, ([worker]) => worker, make, fill);
   }
   return { node, update };
-}
-
-/** Groups failures that share an error, the most frequent first. */
-function grouped(failures) {
-  const groups = new Map();
-  for (const { task, error, committed_at: at } of failures) {
-    const group = groups.get(error) ?? { error, tasks: [], last: at };
-    group.tasks.push(task);
-    if (at > group.last) group.last = at;
-    groups.set(error, group);
-  }
-  return [...groups.values()].sort((one, two) => two.tasks.length - one.tasks.length || one.error.localeCompare(two.error));
 }
 
 function failuresPanel() {
   const groups = table(
     'Failures by error',
     [
-      { label: 'Tasks', number: true, text: (group) => count(group.tasks.length) },
-      { label: 'Error', head: true, class: 'error-text', text: (group) => group.error || '(no message)' },
+      { label: 'Tasks', number: true, text: (group) => count(group.count) },
+      { label: 'Error', head: true, class: 'error-text', text: (group) => group.example || '(no message)' },
       { label: 'For example task', text: (group) => group.tasks.slice(0, 3).join(', ') },
-      { label: 'Last', text: (group) => ago(group.last), title: (group) => full(group.last) },
+      { label: 'Last', text: (group) => ago(group.last_at), title: (group) => full(group.last_at) },
     ],
     (group) => group.error,
   );
   const more = h('p', { class: 'hint' });
-  const node = h('section', { class: 'panel live', hidden: true }, h('h2', { text: 'Failures by error' }), groups.node, more);
-  function update(job, failures, hasMore) {
-    show(node, failures.length > 0);
-    groups.update(grouped(failures).slice(0, SHOWN));
-    setText(more, hasMore ? `Of the first ${count(failures.length)} failed tasks; all are in the report.` : '');
+  const node = h(
+    'section', { class: 'panel live', hidden: true }, h('h2', { text: 'Failures by error' }),
+    h('p', { class: 'hint', text: 'Errors that differ in numbers only count as one.' }), groups.node, more,
+  );
+  function update({ groups: found, other, complete }) {
+    show(node, found.length > 0);
+    groups.update(found);
+    const rest = other > 0 ? `${plural(other, 'failure')} of other kinds. ` : '';
+    setText(more, complete ? rest : `${rest}There are more failures than were read; all are in the report.`);
   }
   return { node, update };
 }
@@ -129,34 +135,26 @@ function failuresPanel() {
 export function jobFacts(id) {
   const [explain, workers, failures] = [explainPanel(), workersPanel(), failuresPanel()];
   const leaving = new AbortController();
+  const ask = (what) => getIfThere(`/v1/jobs/${id}/${what}`, { signal: leaving.signal });
   let askedAt = 0;
-  let failuresAt = 0;
   let failuresOf = '';
-
-  const tasksIn = (state, limit) => getIfThere(`/v1/jobs/${id}/tasks${query({ state, limit })}`, { signal: leaving.signal });
 
   async function refresh(job) {
     askedAt = Date.now();
     try {
-      if (!FINAL.has(job.state)) {
-        const [leased, retrying] = await Promise.all([tasksIn('leased', LEASED_READ), tasksIn('retrying', SHOWN)]);
-        if (leaving.signal.aborted || !leased || !retrying) return;
-        explain.update(job, [...leased.items, ...retrying.items]);
-        workers.update(job, leased.items, Boolean(leased.next_cursor));
-      } else {
-        explain.update(job, []);
-        workers.update(job, [], false);
+      const told = FINAL.has(job.state) ? { waits_for: [], undecided: [], undecided_total: 0 } : await ask(`explain?limit=${ASKED}`);
+      if (leaving.signal.aborted) return;
+      if (told) {
+        explain.update(told);
+        explain.say(job);
+        workers.update(job, told);
       }
       const seen = `${job.run} ${job.progress.failed}`;
-      if (seen !== failuresOf && (FINAL.has(job.state) || Date.now() - failuresAt >= FAILURES_EVERY_MS)) {
-        const page = job.progress.failed === 0
-          ? { items: [] }
-          : await getIfThere(`/v1/jobs/${id}/results${query({ status: 'failed', limit: 500 })}`, { signal: leaving.signal });
-        if (leaving.signal.aborted || !page) return;
-        failures.update(job, page.items.filter((item) => !item.late), Boolean(page.next_cursor));
-        failuresOf = seen;
-        failuresAt = Date.now();
-      }
+      if (seen === failuresOf) return;
+      const found = job.progress.failed === 0 ? { groups: [], other: 0, complete: true } : await ask('failures');
+      if (leaving.signal.aborted || !found) return;
+      failures.update(found);
+      failuresOf = seen;
     } catch {
       // The banner tells of a node that does not answer; what stood here before is shown as old with the rest.
     }
@@ -166,6 +164,7 @@ export function jobFacts(id) {
     explain: explain.node,
     workers: workers.node,
     failures: failures.node,
+    say: explain.say,
     refresh,
     refreshIfOld(job) {
       if (Date.now() - askedAt >= EVERY_MS) refresh(job);

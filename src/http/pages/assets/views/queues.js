@@ -5,6 +5,7 @@ import { FINAL, STATES, count, stateName } from '../format.js';
 import { poller } from '../poller.js';
 import { table } from '../table.js';
 
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const inState = (item, state) => item.jobs?.[state] ?? 0;
 const finished = (item) => STATES.filter((state) => FINAL.has(state)).reduce((sum, state) => sum + inState(item, state), 0);
 
@@ -16,9 +17,11 @@ export function queuesView() {
       { label: 'Node', text: (item) => item.node },
       { label: 'Epoch', number: true, text: (item) => count(item.epoch) },
       ...STATES.filter((state) => !FINAL.has(state)).map((state) => ({
-        label: stateName(state), number: true, text: (item) => count(inState(item, state)),
+        label: capital(stateName(state)), number: true, text: (item) => count(inState(item, state)),
       })),
-      { label: 'finished', number: true, text: (item) => count(finished(item)) },
+      { label: 'Finished', number: true, text: (item) => count(finished(item)) },
+      { label: 'Claimable tasks', number: true, text: (item) => count(item.claimable) },
+      { label: 'Workers', number: true, text: (item) => count(item.workers_alive) },
     ],
     (item) => item.queue,
   );
