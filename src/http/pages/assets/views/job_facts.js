@@ -138,6 +138,12 @@ export function jobFacts(id) {
   const ask = (what) => getIfThere(`/v1/jobs/${id}/${what}`, { signal: leaving.signal });
   let askedAt = 0;
   let failuresOf = '';
+  let latest = null;
+
+  function say(job) {
+    latest = job;
+    explain.say(job);
+  }
 
   async function refresh(job) {
     askedAt = Date.now();
@@ -146,7 +152,7 @@ export function jobFacts(id) {
       if (leaving.signal.aborted) return;
       if (told) {
         explain.update(told);
-        explain.say(job);
+        explain.say(latest);
         workers.update(job, told);
       }
       const seen = `${job.run} ${job.progress.failed}`;
@@ -164,7 +170,7 @@ export function jobFacts(id) {
     explain: explain.node,
     workers: workers.node,
     failures: failures.node,
-    say: explain.say,
+    say,
     refresh,
     refreshIfOld(job) {
       if (Date.now() - askedAt >= EVERY_MS) refresh(job);
