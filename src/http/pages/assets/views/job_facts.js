@@ -12,7 +12,7 @@ const EVERY_MS = 3000;
 const ASKED = 500;
 const SHOWN = 50;
 /** Reasons that the tally cannot tell; the others are made from it. */
-const NODE_REASONS = new Set(['store_unavailable', 'starts_later', 'max_in_flight', 'no_workers', 'committing']);
+const NODE_REASONS = new Set(['store_unavailable', 'starts_later', 'max_in_flight', 'no_workers']);
 
 const nameOf = (task) => (task.key === null ? `${task.task}` : `${task.task} · ${task.key}`);
 
@@ -58,7 +58,7 @@ function explainPanel() {
       { label: 'Worker', text: (task) => task.worker ?? task.last_worker },
       { label: 'Attempts used', number: true, text: (task) => count(task.attempts) },
       { label: 'When', text: since, title: (task) => full(task.expires_at ?? task.retry_at) },
-      { label: 'Said', text: said },
+      { label: 'Said', class: 'wrap', text: said },
     ],
     (task) => task.task,
   );
