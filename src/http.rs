@@ -17,6 +17,7 @@ pub mod leases;
 pub mod openapi;
 pub mod pages;
 pub mod probes;
+pub mod report;
 pub mod results;
 pub mod routes;
 pub mod server;

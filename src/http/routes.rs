@@ -7,7 +7,7 @@ use super::auth::Access::{self, Needs, Open, Streams};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, jobs, leases, pages, probes, results, stream, tickets, tokens};
+use super::{append, jobs, leases, pages, probes, report, results, stream, tickets, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
@@ -71,6 +71,7 @@ pub static ROUTES: &[Entry] = &[
         Some("Release") => 200 Some("Released"), leases::release),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
+    entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show),
     entry!(GET "/v1/jobs/{id}/progress" Streams(Read), "Watch a job: a WebSocket, or server-sent events if asked for by Accept",
         ["rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::job),
     entry!(GET "/v1/progress" Streams(Read), "Watch many jobs in one stream, the newest that match",
@@ -86,7 +87,8 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/openapi.json" Open, "This document", [], None => 200 None, pages::openapi_json),
     entry!(GET "/docs" Open, "Leads to the API browser", [], None => 308 None, pages::docs_redirect),
     entry!(GET "/docs/{file:.*}" Open, "The API browser", [], None => 200 None, pages::docs),
-    entry!(GET "/" Open, "The front page", [], None => 200 None, pages::front),
+    entry!(GET "/ui/{file:.*}" Open, "A part of the live page", [], None => 200 None, pages::asset),
+    entry!(GET "/" Open, "The live page", [], None => 200 None, pages::front),
 ];
 
 /// The route that a GET of this path takes.

@@ -12,6 +12,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
+
+/// Reports written at the same time, at most.
+const REPORTS_MAX: usize = 2;
 
 /// The state of the HTTP room.
 #[derive(Clone)]
@@ -27,6 +31,7 @@ struct Inner {
     budget: BodyBudget,
     metrics: Option<PrometheusHandle>,
     loopback_only: AtomicBool,
+    reports: Semaphore,
 }
 
 impl AppState {
@@ -46,6 +51,7 @@ impl AppState {
                 limits,
                 metrics,
                 loopback_only: AtomicBool::new(true),
+                reports: Semaphore::new(REPORTS_MAX),
             }),
         }
     }
@@ -72,6 +78,11 @@ impl AppState {
 
     pub fn metrics(&self) -> Option<&PrometheusHandle> {
         self.inner.metrics.as_ref()
+    }
+
+    /// Permits for writing reports.
+    pub fn reports(&self) -> &Semaphore {
+        &self.inner.reports
     }
 
     pub fn now(&self) -> UnixMs {

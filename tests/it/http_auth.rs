@@ -27,6 +27,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs/{id}/leases/release", "work"),
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
+    ("GET", "/v1/jobs/{id}/report", "read"),
     ("GET", "/v1/jobs/{id}/progress", "read"),
     ("GET", "/v1/progress", "read"),
     ("POST", "/v1/tickets", "read"),
@@ -39,6 +40,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/openapi.json", ""),
     ("GET", "/docs", ""),
     ("GET", "/docs/{file:.*}", ""),
+    ("GET", "/ui/{file:.*}", ""),
     ("GET", "/", ""),
 ];
 
@@ -74,6 +76,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         let path = path
             .replace("{id}", "77")
             .replace("{token}", "t0")
+            .replace("/ui/{file:.*}", "/ui/app.js")
             .replace("{file:.*}", "index.html");
         let body = if method == "POST" { json!({}) } else { Value::Null };
         let headers = [("content-type", "application/json")];

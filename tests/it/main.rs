@@ -3,6 +3,7 @@
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
 mod app;
+mod browser;
 mod cli_run;
 mod cluster;
 mod conformance;
@@ -24,6 +25,9 @@ mod http_call;
 mod http_reads;
 mod lifecycle;
 mod naive_writer;
+mod page_access;
+mod page_live;
+mod page_report;
 mod postgres_crash;
 mod postgres_fence;
 mod postgres_nodes;
