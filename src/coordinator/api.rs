@@ -68,6 +68,18 @@ pub struct LeaseJob {
     pub request_id: Option<String>,
 }
 
+/// A worker keeps leases for longer, and may say how far it has come.
+#[derive(Debug, Clone)]
+pub struct ExtendLeases {
+    pub worker: Arc<str>,
+    /// Token texts as the worker sent them.
+    pub leases: Vec<String>,
+    /// Key of a stage that the tasks have come to.
+    pub stage: Option<String>,
+    /// What the worker is doing, for people.
+    pub note: Option<Arc<str>>,
+}
+
 /// What a worker says became of one lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportedResult {

@@ -180,11 +180,8 @@ impl Coordinator {
         }
     }
 
-    pub async fn extend(&self, job: JobId, worker: Arc<str>, leases: Vec<String>) -> Result<Extended> {
-        match self
-            .ask_job(job, Lane::Leases, Request::Extend { worker, leases })
-            .await?
-        {
+    pub async fn extend(&self, job: JobId, call: ExtendLeases) -> Result<Extended> {
+        match self.ask_job(job, Lane::Leases, Request::Extend(call)).await? {
             Answer::Extended(extended) => Ok(extended),
             _ => Err(mismatched()),
         }
@@ -371,12 +368,13 @@ impl Coordinator {
         let tally = &record.tally;
         let decided = tally.succeeded + tally.failed;
         let share = |reached| fraction(reached, tally.total, record.open, record.expected_total);
-        let stages = record.stages.iter().map(|stage| StageProgress {
+        let reached = tally.reached.iter().copied().chain(std::iter::repeat(0));
+        let stages = record.stages.iter().zip(reached).map(|(stage, reached)| StageProgress {
             key: stage.key.clone(),
             name: stage.name.clone(),
-            reached: tally.succeeded,
+            reached: reached.max(tally.succeeded),
             total: tally.total,
-            fraction: share(tally.succeeded),
+            fraction: share(reached.max(tally.succeeded)),
         });
         let progress = Progress {
             seq: record.changed_seq,

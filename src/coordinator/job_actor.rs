@@ -16,7 +16,7 @@ use super::shared::Shared;
 use crate::domain::ids::{JobId, TaskNo, UnixMs};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
-use crate::domain::ledger::{Command, Effects, Grant, Item, Ledger, NewerTokens, Results, TaskStatus, Ticket};
+use crate::domain::ledger::{Command, Effects, Extend, Grant, Item, Ledger, NewerTokens, Results, TaskStatus, Ticket};
 use crate::domain::state::State;
 use crate::store::SnapshotRow;
 use actix::prelude::*;
@@ -36,10 +36,7 @@ pub(super) enum Request {
         max_tasks: u32,
         request_id: Option<String>,
     },
-    Extend {
-        worker: Arc<str>,
-        leases: Vec<String>,
-    },
+    Extend(ExtendLeases),
     Release {
         worker: Arc<str>,
         leases: Vec<String>,
@@ -412,13 +409,15 @@ impl JobActor {
                     request_id,
                 })
             }
-            Request::Extend { worker, leases } => {
-                let decoded = decode(&leases);
-                Command::Extend {
-                    ticket: self.admit(caller(leases)),
-                    worker,
-                    leases: decoded,
-                }
+            Request::Extend(call) => {
+                let leases = decode(&call.leases);
+                Command::Extend(Extend {
+                    ticket: self.admit(caller(call.leases)),
+                    worker: call.worker,
+                    leases,
+                    stage: call.stage,
+                    note: call.note,
+                })
             }
             Request::Release { worker, leases } => {
                 let decoded = decode(&leases);

@@ -18,11 +18,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug, Clone)]
 pub enum Command {
     Grant(Grant),
-    Extend {
-        ticket: Ticket,
-        worker: Arc<str>,
-        leases: Vec<Option<Lease>>,
-    },
+    Extend(Extend),
     Release {
         ticket: Ticket,
         worker: Arc<str>,
@@ -60,6 +56,18 @@ pub struct Grant {
     pub max_tasks: u32,
     /// Repeating a call with the same id replays that worker's last grant.
     pub request_id: Option<String>,
+}
+
+/// A worker keeps leases for longer, and may say how far it has come.
+#[derive(Debug, Clone)]
+pub struct Extend {
+    pub ticket: Ticket,
+    pub worker: Arc<str>,
+    pub leases: Vec<Option<Lease>>,
+    /// Key of a stage that the tasks have come to; marks only move forward.
+    pub stage: Option<String>,
+    /// Replaces the last note on these leases.
+    pub note: Option<Arc<str>>,
 }
 
 /// A worker reports results; items apply in order.
@@ -191,6 +199,8 @@ pub enum Refusal {
     WrongFirstTask {
         total: u32,
     },
+    /// The job has no stage of this key.
+    UnknownStage,
     /// The chunk was refused by the store.
     NotStored,
 }
@@ -214,6 +224,8 @@ pub enum Reply {
     },
     Control(Result<(), Refusal>),
     Appended(Result<Appended, Refusal>),
+    /// The call asks for something this job does not have; nothing was done.
+    Refused(Refusal),
     /// The call carries proof that another node or a later run exists; this ledger is to be rebuilt.
     Stale,
 }

@@ -161,6 +161,7 @@ impl Ledger {
             total: next.total,
             succeeded: next.succeeded_count(),
             failed: next.failed_count(),
+            reached: vec![next.succeeded_count(); self.record.stages.len()],
             counters: next.counters,
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Held {
     pub(super) expires_at: UnixMs,
     /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
     pub(super) claims: u32,
+    /// What its worker last said of it, for people; not saved.
+    pub(super) note: Option<Arc<str>>,
 }
 
 impl Held {
@@ -104,6 +106,12 @@ impl Leases {
         let ends = held.expires_at;
         self.compact();
         Some(ends)
+    }
+
+    pub(super) fn note(&mut self, task: TaskNo, note: &Arc<str>) {
+        if let Some(held) = self.held.get_mut(&task) {
+            held.note = Some(note.clone());
+        }
     }
 
     /// Lets every lease live at least until the given moment.

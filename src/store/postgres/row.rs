@@ -74,6 +74,7 @@ pub(super) fn job(row: &Row) -> Result<JobRecord> {
             succeeded: wide_unsigned(row, "succeeded")?,
             failed: wide_unsigned(row, "failed")?,
             counters: json(row, "counters")?,
+            reached: json(row, "reached")?,
         },
         error,
         start_at: optional_time(row, "start_at")?,
