@@ -10,6 +10,7 @@ pub mod job;
 pub mod json_text;
 pub mod lease;
 pub mod ledger;
+pub mod logs;
 pub mod policy;
 pub mod progress;
 pub mod rotation;

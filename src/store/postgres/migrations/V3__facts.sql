@@ -13,3 +13,11 @@ CREATE TABLE logs (
     message text NOT NULL,
     PRIMARY KEY (job, id)
 );
+
+-- Few rows: what failed is found without reading what succeeded.
+CREATE INDEX outcomes_failed ON outcomes (job, run, task) WHERE NOT succeeded;
+
+CREATE INDEX idempotency_by_job ON idempotency (job);
+
+-- Jobs whose row is gone and whose other rows are still to be removed, piece by piece.
+CREATE TABLE deleted_jobs (job bigint PRIMARY KEY);

@@ -15,3 +15,11 @@ CREATE TABLE logs (
 ) STRICT;
 
 CREATE INDEX logs_by_job ON logs (job, id);
+
+-- Few rows: what failed is found without reading what succeeded.
+CREATE INDEX outcomes_failed ON outcomes (job, run, task) WHERE succeeded = 0;
+
+CREATE INDEX idempotency_by_job ON idempotency (job);
+
+-- Jobs whose row is gone and whose other rows are still to be removed, piece by piece.
+CREATE TABLE deleted_jobs (job INTEGER PRIMARY KEY) STRICT;
