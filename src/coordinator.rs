@@ -9,7 +9,9 @@ mod committer;
 mod directory;
 mod handle;
 mod job_actor;
+mod log_book;
 mod node;
+mod purger;
 mod queue_actor;
 mod shared;
 mod snapshotter;
@@ -50,6 +52,10 @@ pub struct Settings {
     pub lease_payload_bytes: usize,
     /// Bytes of results gathered for one commit of one job.
     pub batch_bytes: usize,
+    /// Log entries a job keeps; about a tenth more until they are trimmed.
+    pub log_entries_per_job: u32,
+    /// Bytes of log entries that wait to be written.
+    pub log_queue_bytes: usize,
     /// Jobs that are final leave memory after being idle for so long.
     pub passivate_after: Duration,
     /// Longest wait for the last commits and snapshots when draining.
@@ -74,6 +80,8 @@ impl Default for Settings {
             worker_in_flight: 2_000,
             lease_payload_bytes: 16 << 20,
             batch_bytes: 32 << 20,
+            log_entries_per_job: 10_000,
+            log_queue_bytes: 16 << 20,
             passivate_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             restores_leases: true,

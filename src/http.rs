@@ -14,6 +14,7 @@ pub mod error;
 pub mod extract;
 pub mod jobs;
 pub mod leases;
+pub mod logs;
 pub mod openapi;
 pub mod pages;
 pub mod probes;

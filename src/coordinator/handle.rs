@@ -5,16 +5,17 @@
 
 use super::api::*;
 use super::directory::{JobHandle, Lane};
-use super::job_actor::{Answer, Ask, Request, Undelivered, needs_actor};
+use super::job_actor::{Answer, Ask, JobDeleted, Request, Undelivered, needs_actor};
 use super::queue_actor::{Poll, PollQueue};
 use super::{Coordinator, Readiness, Result};
 use crate::domain::ids::{JobId, TaskNo, UnixMs};
 use crate::domain::job::{JobRecord, NewJob, NewTask};
 use crate::domain::lease::Lease;
 use crate::domain::ledger::Item;
+use crate::domain::logs::{Entry, Level};
 use crate::domain::progress::{Progress, StageProgress, fraction};
 use crate::domain::state::State;
-use crate::store::{Created, Idempotency, JobFilter, Store};
+use crate::store::{Created, Idempotency, JobFilter, LogFilter, LogRow, Store, StoreError};
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use tokio::sync::oneshot;
 
 /// Payload bytes read at once to find the keys of tasks.
 const KEY_PAGE_BYTES: usize = 1 << 20;
+/// Longest sleep of a reader that follows a log.
+const LOG_NAP: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     /// The store, for reads that need no actor (results, tokens).
@@ -59,6 +62,9 @@ impl Coordinator {
         if !is_new {
             return Ok((self.job(record.id).await?, false));
         }
+        let words = format!("created {} with {} tasks", record.state, record.tally.total);
+        let created = Entry::own(record.id, self.now(), Level::Info, words);
+        self.shared.log_book.note(vec![created]);
         // The job is durable; whatever happens to its activation, it will be activated again.
         match self.own_queue(&record.queue).await {
             Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
@@ -138,6 +144,66 @@ impl Coordinator {
             Answer::View(view) => Ok(*view),
             _ => Err(mismatched()),
         }
+    }
+
+    /// Writes entries into a job's log; returns once they are durable.
+    pub async fn post_logs(&self, job: JobId, entries: Vec<Entry>) -> Result<()> {
+        self.refuse_when_draining()?;
+        // Known, or found in the store: a log of no job is not written.
+        self.queue_of(job).await?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let answer = self.shared.log_book.post(entries);
+        let answer = answer.ok_or(CoordinatorError::Busy("too many log entries wait to be written"))?;
+        let written = self.within_store_wait(answer).await?;
+        written.map_err(|_| CoordinatorError::StoreUnavailable)?
+    }
+
+    /// Entries of a job's log; while there are none the call waits, at most so long.
+    pub async fn logs(&self, filter: LogFilter, wait: Duration) -> Result<Vec<LogRow>> {
+        let deadline = Instant::now() + wait;
+        self.queue_of(filter.job).await?;
+        let permit = (!wait.is_zero()).then(|| self.shared.polls.clone().try_acquire_owned());
+        let _permit = permit
+            .transpose()
+            .map_err(|_| CoordinatorError::Busy("too many callers wait"))?;
+        let follow = self.shared.log_book.follow(filter.job);
+        loop {
+            // Armed before the read: an entry that is written in between is not missed.
+            let mut written = std::pin::pin!(follow.notified());
+            written.as_mut().enable();
+            let rows = self.within_store_wait(self.shared.store.logs(&filter)).await??;
+            if !rows.is_empty() || Instant::now() >= deadline || self.shared.is_draining() {
+                return Ok(rows);
+            }
+            // The bound lets a draining node answer in time.
+            let nap = deadline.min(Instant::now() + LOG_NAP);
+            let _ = tokio::time::timeout_at(nap.into(), written).await;
+        }
+    }
+
+    /// Deletes a final job. Its row is gone when this answers; its other rows follow in pieces.
+    pub async fn delete(&self, job: JobId) -> Result<()> {
+        let Answer::Deletable(fence, run) = self.ask_job(job, Lane::Controls, Request::ProveDeletable).await? else {
+            return Err(mismatched());
+        };
+        // Guarded by fence, run and state: a retry that comes in between keeps the job.
+        match self
+            .within_store_wait(self.shared.store.delete_job(job, fence, run))
+            .await?
+        {
+            Ok(()) => {}
+            Err(StoreError::Conflict(_)) => return Err(CoordinatorError::Busy("the job has just been changed")),
+            Err(error) => return Err(error.into()),
+        }
+        self.shared.directory.forget_queue_of(job);
+        if let Some(handle) = self.shared.directory.job(job) {
+            // Waited for, so that whoever hears of the deletion and asks again finds no actor. A closed mailbox is as good.
+            let _ = self.within_store_wait(handle.addr.send(JobDeleted)).await?;
+        }
+        self.shared.purge_now.notify_one();
+        Ok(())
     }
 
     pub async fn lease_job(&self, job: JobId, call: LeaseJob) -> Result<Granted> {

@@ -5,6 +5,7 @@
 
 mod deliver;
 mod ingest;
+mod journal;
 mod load;
 mod payloads;
 
@@ -13,10 +14,12 @@ use super::committer::{BatchCommitted, CommitBatch};
 use super::directory::Permit;
 use super::queue_actor::{Claimability, JobGone, OwnershipInDoubt, Poll, Unserved};
 use super::shared::Shared;
-use crate::domain::ids::{JobId, TaskNo, UnixMs};
+use crate::domain::ids::{JobId, Run, TaskNo, UnixMs};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
-use crate::domain::ledger::{Command, Effects, Extend, Grant, Item, Ledger, NewerTokens, Results, TaskStatus, Ticket};
+use crate::domain::ledger::{
+    Command, Effects, Extend, Grant, Item, Ledger, NewerTokens, Results, Settlement, TaskStatus, Ticket,
+};
 use crate::domain::state::State;
 use crate::store::SnapshotRow;
 use actix::prelude::*;
@@ -52,6 +55,8 @@ pub(super) enum Request {
         first_task: Option<u32>,
     },
     View,
+    /// May it be deleted, and under which fence and run?
+    ProveDeletable,
     Tasks {
         state: Option<TaskState>,
         after: Option<TaskNo>,
@@ -68,6 +73,7 @@ pub(super) enum Answer {
     Appended(Ingested),
     View(Box<JobView>),
     Tasks(Vec<(TaskNo, TaskStatus)>),
+    Deletable(Fence, Run),
 }
 
 pub(super) type Replier = oneshot::Sender<Result<Answer, CoordinatorError>>;
@@ -103,6 +109,11 @@ pub(super) struct Load {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct StopJob;
+
+/// The job's row is gone: stop, telling every caller so.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct JobDeleted;
 
 /// Time may have come for something.
 #[derive(Message, Clone, Copy)]
@@ -143,10 +154,12 @@ pub(super) struct JobActor {
     last_ticket: u64,
     chunks: HashMap<Ticket, Arc<Vec<NewTask>>>,
     payloads: Payloads,
+    journal: journal::Journal,
     names: Option<(Arc<str>, Arc<str>)>,
     wake: Option<(UnixMs, SpawnHandle)>,
     /// Tasks that the queue was told could be handed out.
     offered: u32,
+    offered_priority: i32,
     has_served: bool,
     saved_revision: u64,
     saved_version: i64,
@@ -179,9 +192,11 @@ impl JobActor {
             last_ticket: 0,
             chunks: HashMap::new(),
             payloads: Payloads::default(),
+            journal: journal::Journal::default(),
             names: None,
             wake: None,
             offered: 0,
+            offered_priority: 0,
             has_served: false,
             saved_revision: 0,
             saved_version: 0,
@@ -220,6 +235,7 @@ impl JobActor {
             && let Some(committer) = self.shared.committer.get()
         {
             self.writes_under_way += 1;
+            self.journal.sent(&batch);
             committer.do_send(CommitBatch {
                 batch,
                 answer_to: ctx.address().recipient(),
@@ -242,10 +258,11 @@ impl JobActor {
     fn after_change(&mut self, ctx: &mut Context<Self>) {
         let Some(ledger) = self.ledger.as_mut() else { return };
         let ready = ledger.claimable();
-        let news = (ready == 0) != (self.offered == 0) || ready > self.offered;
+        let priority = ledger.record().priority;
+        let moved = std::mem::replace(&mut self.offered_priority, priority) != priority && ready > 0;
+        let news = (ready == 0) != (self.offered == 0) || ready > self.offered || moved;
         if news || std::mem::take(&mut self.has_served) {
             self.offered = ready;
-            let priority = ledger.record().priority;
             self.queue.do_send(Claimability {
                 job: self.job,
                 priority,
@@ -270,6 +287,20 @@ impl JobActor {
         }
         if resting && self.idle_check.is_none() {
             self.check_idle_later(ctx);
+        }
+    }
+
+    fn settled(&mut self, settlement: Settlement, ctx: &mut Context<Self>) {
+        // The next batch is on its way before this call ends, so what the last one did is taken out first.
+        let failed = self.journal.take();
+        let before = self
+            .ledger
+            .as_ref()
+            .map(|ledger| journal::Standing::of(ledger.record()));
+        let refused = settlement.refused.clone();
+        self.apply(Command::Settled(settlement), ctx);
+        if let Some(before) = before {
+            self.write_journal(failed, &refused, &before, self.shared.clock.now());
         }
     }
 
@@ -383,6 +414,16 @@ impl JobActor {
             Request::View => {
                 let view = self.view().ok_or(CoordinatorError::NotOwner);
                 self.answer(caller(Vec::new()), view.map(|view| Answer::View(Box::new(view))));
+                return;
+            }
+            Request::ProveDeletable => {
+                let ruling = self.ledger.as_ref().map(Ledger::may_be_deleted);
+                let answer = ruling.ok_or(CoordinatorError::NotOwner);
+                let answer = answer.and_then(|ruling| ruling.map_err(deliver::refused));
+                self.answer(
+                    caller(Vec::new()),
+                    answer.map(|(fence, run)| Answer::Deletable(fence, run)),
+                );
                 return;
             }
             Request::Tasks { state, after, limit } => {
@@ -531,7 +572,7 @@ impl Handler<BatchCommitted> for JobActor {
             return;
         }
         match committed {
-            BatchCommitted::Settled(settlement) => self.apply(Command::Settled(settlement), ctx),
+            BatchCommitted::Settled(settlement) => self.settled(settlement, ctx),
             BatchCommitted::Fenced => self.doubt(NewerTokens::Suspect, ctx),
         }
     }
@@ -561,6 +602,18 @@ impl Handler<StopJob> for JobActor {
         }
         self.shared.directory.leave_job(self.job, &ctx.address());
         ctx.stop();
+    }
+}
+
+impl Handler<JobDeleted> for JobActor {
+    type Result = ();
+
+    fn handle(&mut self, _: JobDeleted, ctx: &mut Self::Context) {
+        self.forget(CoordinatorError::NotFound, ctx);
+        for ask in self.early.drain(..) {
+            drop(ask.reply.send(Err(CoordinatorError::NotFound)));
+        }
+        self.leave(ctx);
     }
 }
 

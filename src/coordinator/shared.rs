@@ -7,6 +7,7 @@ use super::clock::Clock;
 use super::committer::CommitBatch;
 use super::directory::Directory;
 use super::job_actor::TakeSnapshot;
+use super::log_book::LogBook;
 use super::{Readiness, Settings};
 use crate::domain::ids::{JobId, LeaseSeq, UnixMs};
 use crate::store::{NodeIdentity, Store, StoreError};
@@ -27,11 +28,14 @@ pub(super) struct Shared {
     pub(super) identity: NodeIdentity,
     pub(super) clock: Clock,
     pub(super) directory: Directory,
+    pub(super) log_book: LogBook,
     pub(super) committer: OnceLock<Recipient<CommitBatch>>,
     /// Jobs that changed since their last snapshot.
     pub(super) dirty: Mutex<HashMap<JobId, Recipient<TakeSnapshot>>>,
     /// Wakes the snapshotter before its interval is over.
     pub(super) snapshot_now: Notify,
+    /// Wakes the purger: a job was deleted.
+    pub(super) purge_now: Notify,
     /// One save at a time, so that a drain cannot overtake a snapshot that is still being written.
     pub(super) saving: tokio::sync::Mutex<()>,
     /// One take-over of a new queue at a time.
@@ -51,6 +55,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(store: Arc<dyn Store>, settings: Settings, identity: NodeIdentity, now: UnixMs) -> Shared {
+        let log_book = LogBook::new(settings.log_queue_bytes);
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
         Shared {
             store,
@@ -58,9 +63,11 @@ impl Shared {
             identity,
             clock: Clock::anchored(now),
             directory: Directory::default(),
+            log_book,
             committer: OnceLock::new(),
             dirty: Mutex::default(),
             snapshot_now: Notify::new(),
+            purge_now: Notify::new(),
             saving: tokio::sync::Mutex::new(()),
             taking: tokio::sync::Mutex::new(()),
             recovered: Notify::new(),

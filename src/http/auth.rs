@@ -23,6 +23,8 @@ pub enum Access {
     Open,
     /// A token with this scope, or with `admin`.
     Needs(Scope),
+    /// A token with one of these scopes, or with `admin`.
+    Either(Scope, Scope),
 }
 
 /// A stored token, ready to be asked.

@@ -32,7 +32,8 @@ pub fn max_tasks(field: &str, asked: u64, limit: u32) -> ApiResult<u32> {
     Ok(u32::try_from(asked).unwrap_or(u32::MAX).min(limit))
 }
 
-fn wait(asked_s: Option<f64>, limit_s: u32) -> ApiResult<Duration> {
+/// A negative wait is refused, a long one is clamped.
+pub fn wait(asked_s: Option<f64>, limit_s: u32) -> ApiResult<Duration> {
     let asked_s = asked_s.unwrap_or(0.0);
     if asked_s < 0.0 || asked_s.is_nan() {
         return Err(ApiError::invalid("wait_s", "at least 0"));

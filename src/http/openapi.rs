@@ -29,6 +29,7 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::Job,
         wire::JobList,
         wire::Appended,
+        wire::ChangeJob,
         wire::Cancel,
         wire::Retry,
         wire::Empty,
@@ -40,6 +41,9 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::Release,
         wire::Released,
         wire::TaskList,
+        wire::PostLogs,
+        wire::LogsPosted,
+        wire::LogList,
         wire::PostResults,
         wire::ResultsPosted,
         wire::ResultList,
@@ -92,7 +96,7 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         operation = operation.parameter(parameter(name, ParameterIn::Path, Required::True, kind));
     }
     for &name in entry.query {
-        let kind = if matches!(name, "limit" | "first_task") {
+        let kind = if matches!(name, "limit" | "first_task" | "after") {
             Type::Integer
         } else {
             Type::String
@@ -119,10 +123,15 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         .description("a problem")
         .content(super::error::PROBLEM_JSON, problem);
     operation = operation.response(status.to_string(), good).response("default", bad);
-    if let Access::Needs(scope) = entry.access {
+    let needs = match entry.access {
+        Access::Open => None,
+        Access::Needs(scope) => Some(format!("Needs the scope `{scope}`.")),
+        Access::Either(one, other) => Some(format!("Needs the scope `{one}` or `{other}`.")),
+    };
+    if let Some(needs) = needs {
         operation = operation
             .security(SecurityRequirement::new::<_, [String; 0], String>("token", []))
-            .description(Some(format!("Needs the scope `{scope}`.")));
+            .description(Some(needs));
     }
     operation.build()
 }

@@ -3,11 +3,11 @@
 //! Owns: which routes exist and who may use them. Never: handles a request. Invariant: routes are mounted from this table and nowhere
 //! else, each behind the gate, so none can be without its access rule.
 
-use super::auth::Access::{self, Needs, Open};
+use super::auth::Access::{self, Either, Needs, Open};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, jobs, leases, pages, probes, results, tokens};
+use super::{append, jobs, leases, logs, pages, probes, results, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
@@ -49,6 +49,10 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/v1/jobs" Needs(Read), "List jobs, newest first",
         ["state" "queue" "label" "q" "cursor" "limit"], None => 200 Some("JobList"), jobs::list),
     entry!(GET "/v1/jobs/{id}" Needs(Read), "Show a job with its live progress", [], None => 200 Some("Job"), jobs::get),
+    entry!(PATCH "/v1/jobs/{id}" Needs(Submit), "Change priority or failure threshold of a job that has not ended", [],
+        Some("ChangeJob") => 200 Some("Job"), jobs::change),
+    entry!(DELETE "/v1/jobs/{id}" Needs(Submit), "Delete a job that has ended, with everything about it", [],
+        None => 204 None, jobs::delete),
     entry!(POST "/v1/jobs/{id}/tasks" Needs(Submit), "Append tasks to an open job: a JSON array, or NDJSON",
         ["first_task"], Some("TaskIn") => 200 Some("Appended"), append::append),
     entry!(GET "/v1/jobs/{id}/tasks" Needs(Read), "List tasks and where they are",
@@ -67,6 +71,10 @@ pub static ROUTES: &[Entry] = &[
         Some("Extend") => 200 Some("Extended"), leases::extend),
     entry!(POST "/v1/jobs/{id}/leases/release" Needs(Work), "Give leases back, spending nothing", [],
         Some("Release") => 200 Some("Released"), leases::release),
+    entry!(POST "/v1/jobs/{id}/logs" Either(Work, Submit), "Write into a job's log", [],
+        Some("PostLogs") => 200 Some("LogsPosted"), logs::post),
+    entry!(GET "/v1/jobs/{id}/logs" Needs(Read), "Read a job's log: the newest entries, or those after one; waits for more if asked to",
+        ["after" "limit" "level" "wait_s"], None => 200 Some("LogList"), logs::list),
     entry!(POST "/v1/jobs/{id}/results" Needs(Work), "Post results", [],
         Some("PostResults") => 200 Some("ResultsPosted"), results::post),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",

@@ -5,6 +5,7 @@
 
 pub mod jobs;
 pub mod leases;
+pub mod logs;
 pub mod results;
 mod schemas;
 pub mod timestamp;
@@ -12,6 +13,7 @@ pub mod tokens;
 
 pub use jobs::*;
 pub use leases::*;
+pub use logs::*;
 pub use results::*;
 pub use timestamp::Timestamp;
 pub use tokens::*;

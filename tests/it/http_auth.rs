@@ -12,6 +12,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs", "submit"),
     ("GET", "/v1/jobs", "read"),
     ("GET", "/v1/jobs/{id}", "read"),
+    ("PATCH", "/v1/jobs/{id}", "submit"),
+    ("DELETE", "/v1/jobs/{id}", "submit"),
     ("POST", "/v1/jobs/{id}/tasks", "submit"),
     ("GET", "/v1/jobs/{id}/tasks", "read"),
     ("POST", "/v1/jobs/{id}/seal", "submit"),
@@ -24,6 +26,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs/{id}/leases", "work"),
     ("POST", "/v1/jobs/{id}/leases/extend", "work"),
     ("POST", "/v1/jobs/{id}/leases/release", "work"),
+    ("POST", "/v1/jobs/{id}/logs", "work submit"),
+    ("GET", "/v1/jobs/{id}/logs", "read"),
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
     ("POST", "/v1/tokens", "admin"),
@@ -70,7 +74,11 @@ async fn every_route_asks_for_its_scope_and_no_other() {
             .replace("{id}", "77")
             .replace("{token}", "t0")
             .replace("{file:.*}", "index.html");
-        let body = if method == "POST" { json!({}) } else { Value::Null };
+        let body = if matches!(method, "POST" | "PATCH") {
+            json!({})
+        } else {
+            Value::Null
+        };
         let headers = [("content-type", "application/json")];
         let anonymous = send(
             &app.url,
@@ -91,7 +99,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         );
         for (held, secret) in &tokens {
             let answer = send_as(&app, secret, method, &path, body.clone()).await;
-            if *held == needed || *held == "admin" {
+            if needed.split(' ').any(|scope| scope == *held) || *held == "admin" {
                 assert!(
                     ![401, 403, 405].contains(&answer.status),
                     "{method} {path} {held}: {answer:?}"
@@ -164,6 +172,9 @@ async fn outside_a_token_s_queues_there_is_nothing() {
         ("POST", "/leases/extend", leases.clone()),
         ("POST", "/leases/release", leases),
         ("POST", "/results", json!({"worker": "w", "results": []})),
+        ("POST", "/logs", json!({"entries": []})),
+        ("GET", "/logs", Value::Null),
+        ("PATCH", "", json!({"priority": 1})),
         ("POST", "/cancel", json!({})),
     ];
     for (method, suffix, body) in routes {
@@ -201,6 +212,9 @@ async fn outside_a_token_s_queues_there_is_nothing() {
         (granted.status, granted.json()),
         (200, json!({"job": null, "tasks": []}))
     );
+    let (theirs, own) = (format!("/v1/jobs/{foreign}"), format!("/v1/jobs/{own}"));
+    assert_eq!(send_as(&app, &mine, "DELETE", &theirs, Value::Null).await.status, 404);
+    assert_eq!(send_as(&app, &mine, "DELETE", &own, Value::Null).await.status, 204);
     let create = json!({"name": "n", "queue": "theirs"});
     assert_eq!(send_as(&app, &mine, "POST", "/v1/jobs", create).await.status, 404);
 
@@ -243,7 +257,10 @@ async fn without_tokens_other_hosts_and_origins_are_refused() {
 async fn a_body_must_say_that_it_is_json() {
     let app = App::start(&Place::sqlite(), quick()).await;
     let job = app.job(1, json!({"open": true})).await;
-    for &(method, path, _) in EXPECTED.iter().filter(|(method, ..)| *method == "POST") {
+    for &(method, path, _) in EXPECTED
+        .iter()
+        .filter(|(method, ..)| matches!(*method, "POST" | "PATCH"))
+    {
         let path = path.replace("{id}", &job.to_string());
         for headers in [
             vec![],

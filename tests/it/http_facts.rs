@@ -2,7 +2,7 @@
 //!
 //! Owns: what people are shown besides the tally. Never: reaches behind the API. Invariant: what is shown agrees with the tally.
 
-use crate::app::{App, Place, quick, success};
+use crate::app::{App, Place, failure, quick, success};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tallykeeper::coordinator::Settings;
@@ -56,5 +56,185 @@ async fn stage_marks_are_seen_and_stay_when_the_job_has_left_memory() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert_eq!(view["progress"]["stages"], ended["progress"]["stages"]);
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_changed_priority_is_served_first_and_a_changed_threshold_judges() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let first = app.job(2, json!({"policy": {"max_attempts": 1}})).await;
+    let second = app.job(2, json!({})).await;
+    let (status, view) = app
+        .call("PATCH", &format!("/v1/jobs/{second}"), json!({"priority": 9}))
+        .await;
+    assert_eq!((status, &view["priority"]), (200, &json!(9)));
+    let ask = json!({"worker": "w", "queues": ["q"], "max_tasks": 1});
+    for _ in 0..2 {
+        let (_, granted) = app.post("/v1/leases", ask.clone()).await;
+        assert_eq!(granted["job"]["id"], second, "twice in a row, since it goes first");
+    }
+    let change = json!({"failure_threshold": {"count": 0}});
+    let (status, view) = app.call("PATCH", &format!("/v1/jobs/{first}"), change.clone()).await;
+    assert_eq!(
+        (status, &view["policy"]["failure_threshold"]),
+        (200, &json!({"count": 0}))
+    );
+    let tasks = app.lease(first, "w", 2).await;
+    app.report(first, "w", vec![success(&tasks[0]), failure(&tasks[1])])
+        .await;
+    assert_eq!(app.view(first).await["state"], "failed");
+    let (status, problem) = app
+        .call("PATCH", &format!("/v1/jobs/{first}"), json!({"priority": 1}))
+        .await;
+    assert_eq!((status, &problem["code"]), (409, &json!("invalid_transition")));
+    for (field, body) in [
+        ("failure_threshold.ratio", json!({"failure_threshold": {"ratio": 2.0}})),
+        ("name", json!({"name": "n"})),
+    ] {
+        let (status, problem) = app.call("PATCH", &format!("/v1/jobs/{second}"), body).await;
+        assert_eq!((status, &problem["field"]), (400, &json!(field)), "{problem}");
+    }
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn only_an_ended_job_is_deleted_and_then_it_is_gone() {
+    for place in [Place::sqlite(), Place::postgres().await] {
+        let app = App::start(&place, quick()).await;
+        let job = app.job(5, json!({})).await;
+        let kept = app.job(2, json!({})).await;
+        let path = format!("/v1/jobs/{job}");
+        let (status, problem) = app.call("DELETE", &path, Value::Null).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("invalid_transition")));
+        let tasks = app.lease(job, "w", 5).await;
+        app.report(job, "w", tasks[..4].iter().map(success).collect()).await;
+        app.post(&format!("{path}/cancel"), json!({})).await;
+        assert_eq!(app.call("DELETE", &path, Value::Null).await, (204, Value::Null));
+        for (method, suffix, body) in [
+            ("GET", "", Value::Null),
+            ("DELETE", "", Value::Null),
+            ("GET", "/tasks", Value::Null),
+            ("POST", "/retry", json!({})),
+            (
+                "POST",
+                "/results",
+                json!({"worker": "w", "results": [success(&tasks[4])]}),
+            ),
+        ] {
+            let (status, problem) = app.call(method, &format!("{path}{suffix}"), body).await;
+            assert_eq!(
+                (status, &problem["code"]),
+                (404, &json!("not_found")),
+                "{method} {suffix}"
+            );
+        }
+        let (_, listed) = app.get("/v1/jobs").await;
+        assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+        assert_eq!(app.view(kept).await["progress"]["total"], 2);
+        app.stop().await;
+    }
+}
+
+fn messages(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().expect("items is a list");
+    items.iter().map(|item| item["message"].as_str().unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn fm38_logs_are_kept_paged_and_followed() {
+    for place in [Place::sqlite(), Place::postgres().await] {
+        let app = App::start(&place, quick()).await;
+        let job = app.job(1, json!({})).await;
+        let before = app.view(job).await["updated_at"].clone();
+        let path = format!("/v1/jobs/{job}/logs");
+        let entries = json!({"entries": [
+            {"level": "debug", "message": "a\u{1b}[31m\u{0}b", "worker": "w", "task": 0, "at": "2020-01-01T00:00:00Z"},
+            {"message": "two"},
+            {"level": "error", "message": "three"},
+        ]});
+        assert_eq!(app.post(&path, entries).await, (200, json!({"written": 3})));
+        let (_, list) = app.get(&format!("{path}?after=0")).await;
+        assert_eq!(
+            messages(&list),
+            ["created running with 1 tasks", "a\u{1b}[31m\u{fffd}b", "two", "three"]
+        );
+        let first = &list["items"][1];
+        assert_eq!((&first["level"], &first["source"]), (&json!("debug"), &json!("posted")));
+        assert_eq!((&first["worker"], &first["task"]), (&json!("w"), &json!(0)));
+        assert_eq!(first["at"], "2020-01-01T00:00:00.000Z");
+        let (_, grave) = app.get(&format!("{path}?level=warn")).await;
+        assert_eq!(messages(&grave), ["three"]);
+        let (_, newest) = app.get(&format!("{path}?limit=1")).await;
+        assert_eq!(messages(&newest), ["three"]);
+        assert_eq!(app.view(job).await["updated_at"], before, "the job's row is as it was");
+
+        let after = list["after"].as_i64().unwrap();
+        let follow_path = format!("{path}?after={after}&wait_s=20");
+        let follow = app.get(&follow_path);
+        let write = app.post(&path, json!({"entries": [{"message": "four"}]}));
+        let ((_, followed), _) = tokio::join!(follow, write);
+        assert_eq!(messages(&followed), ["four"]);
+        for (field, bad) in [
+            (
+                "entries[0].message",
+                json!({"entries": [{"message": "m".repeat(9_000)}]}),
+            ),
+            (
+                "entries[0].worker",
+                json!({"entries": [{"message": "m", "worker": "\n"}]}),
+            ),
+        ] {
+            let (status, problem) = app.post(&path, bad).await;
+            assert_eq!((status, &problem["field"]), (400, &json!(field)));
+        }
+        assert_eq!(app.get("/v1/jobs/999/logs").await.0, 404);
+        assert_eq!(
+            app.post("/v1/jobs/999/logs", json!({"entries": [{"message": "m"}]}))
+                .await
+                .0,
+            404
+        );
+        app.stop().await;
+    }
+}
+
+#[actix_web::test]
+async fn the_log_says_how_a_job_moved_and_what_failed() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let job = app.job(2, json!({"start": false, "policy": {"max_attempts": 1}})).await;
+    let path = format!("/v1/jobs/{job}");
+    for verb in ["start", "pause", "resume"] {
+        assert_eq!(app.post(&format!("{path}/{verb}"), json!({})).await.0, 200);
+    }
+    let tasks = app.lease(job, "w7", 2).await;
+    app.report(job, "w7", vec![failure(&tasks[0])]).await;
+    app.report(job, "w7", vec![success(&tasks[1])]).await;
+    app.post(&format!("{path}/retry"), json!({})).await;
+    app.post(&format!("{path}/cancel"), json!({})).await;
+    let expected = [
+        "created pending with 2 tasks",
+        "started",
+        "paused",
+        "resumed",
+        "task 0 failed for good at attempt 1: it broke",
+        "ended as partially_succeeded; 1 of 2 tasks succeeded, 1 failed, 0 undecided",
+        "retried: run 2 started",
+        "ended as canceled: canceled with 1 tasks undecided; 1 of 2 tasks succeeded, 0 failed, 1 undecided",
+    ];
+    // Nobody waits for these to be written, so the reader does.
+    let mut after = 0;
+    let mut seen = Vec::new();
+    while seen.len() < expected.len() {
+        let (_, list) = app.get(&format!("{path}/logs?after={after}&wait_s=20")).await;
+        after = list["after"].as_i64().unwrap();
+        seen.extend(list["items"].as_array().unwrap().iter().cloned());
+    }
+    let words: Vec<_> = seen.iter().map(|item| item["message"].as_str().unwrap()).collect();
+    assert_eq!(words, expected);
+    assert_eq!(
+        (&seen[4]["worker"], &seen[4]["task"], &seen[4]["level"]),
+        (&json!("w7"), &json!(0), &json!("error"))
+    );
+    assert!(seen.iter().all(|item| item["source"] == "coordinator"));
     app.stop().await;
 }

@@ -285,7 +285,7 @@ impl JobActor {
     }
 }
 
-fn refused(refusal: Refusal) -> CoordinatorError {
+pub(super) fn refused(refusal: Refusal) -> CoordinatorError {
     match refusal {
         Refusal::InvalidTransition { state, verb } => CoordinatorError::InvalidTransition { state, verb },
         Refusal::Sealed => CoordinatorError::Sealed,

@@ -5,6 +5,7 @@
 
 use crate::domain::ids::{Attempt, LeaseSeq, Run, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
+use crate::domain::policy::FailureThreshold;
 use crate::domain::rows::JobBatch;
 use crate::domain::state::State;
 use serde::{Deserialize, Serialize};
@@ -103,14 +104,24 @@ pub enum Report {
 }
 
 /// A control command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Control {
     Start,
     Pause,
     Resume,
-    Cancel { grace_s: u32 },
+    Cancel {
+        grace_s: u32,
+    },
     Seal,
-    Retry { only: RetryOnly, if_run: Option<Run> },
+    Retry {
+        only: RetryOnly,
+        if_run: Option<Run>,
+    },
+    /// Absent members stay as they are.
+    Change {
+        priority: Option<i32>,
+        failure_threshold: Option<FailureThreshold>,
+    },
 }
 
 /// Which tasks a new run repeats.

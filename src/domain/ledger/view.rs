@@ -34,6 +34,10 @@ impl Ledger {
         self.tasks.decided_count()
     }
 
+    pub fn undecided_count(&self) -> u32 {
+        self.tasks.total - self.tasks.decided_count()
+    }
+
     pub fn leased(&self) -> u32 {
         self.leases.len()
     }

@@ -39,7 +39,7 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
     let caller = match access {
         Access::Open => Caller::local(),
-        Access::Needs(_) => {
+        Access::Needs(_) | Access::Either(..) => {
             let header = req.headers().get(header::AUTHORIZATION);
             let header = header.map(|value| value.to_str().unwrap_or(""));
             let loopback_only = state.is_loopback_only();
@@ -53,6 +53,9 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
         Access::Needs(scope) if !caller.may(scope) => {
             Err(ApiError::forbidden(format!("the token lacks the scope {scope}")))
         }
+        Access::Either(one, other) if !caller.may(one) && !caller.may(other) => Err(ApiError::forbidden(format!(
+            "the token lacks the scope {one} or {other}"
+        ))),
         _ => Ok(caller),
     }
 }

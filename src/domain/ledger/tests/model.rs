@@ -42,6 +42,7 @@ pub(super) struct Model {
     pub(super) open: bool,
     pub(super) cancel_at: Option<UnixMs>,
     pub(super) start_at: Option<UnixMs>,
+    pub(super) priority: i32,
     pub(super) policy: Policy,
     pub(super) epoch: Epoch,
     pub(super) tasks: Vec<Task>,
@@ -113,6 +114,7 @@ impl Model {
             open: row.open,
             cancel_at: row.cancel_at,
             start_at: row.start_at,
+            priority: row.priority,
             policy: row.policy.clone(),
             epoch,
             tasks,
@@ -255,6 +257,21 @@ impl Model {
                 }
             }
             (Control::Cancel { .. }, state) if !state.is_final() => Ruling::Change,
+            (
+                Control::Change {
+                    priority,
+                    failure_threshold,
+                },
+                state,
+            ) => {
+                let same = priority.is_none_or(|priority| priority == self.priority)
+                    && failure_threshold.is_none_or(|threshold| threshold == self.policy.failure_threshold);
+                match (same, state.is_final()) {
+                    (true, _) => Ruling::Already,
+                    (false, true) => Ruling::Refused,
+                    (false, false) => Ruling::Change,
+                }
+            }
             (Control::Seal, _) if !self.open => Ruling::Already,
             (Control::Seal, state) if !state.is_final() => Ruling::Change,
             (Control::Retry { only, if_run }, state)
@@ -343,6 +360,8 @@ impl Model {
         self.state = update.state;
         self.run = update.run;
         self.base_run = update.base_run;
+        self.priority = update.priority;
+        self.policy = update.policy.clone();
         self.open = update.open;
         self.cancel_at = update.cancel_at;
         self.start_at = update.start_at;

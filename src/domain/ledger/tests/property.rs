@@ -86,6 +86,10 @@ fn control() -> impl Strategy<Value = Control> {
             only: if all { RetryOnly::All } else { RetryOnly::Failed },
             if_run,
         }),
+        1 => (prop::option::of(-1i32..2), prop::option::of(0u32..4)).prop_map(|(priority, count)| Control::Change {
+            priority,
+            failure_threshold: count.map(FailureThreshold::Count),
+        }),
     ]
 }
 
