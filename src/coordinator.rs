@@ -11,9 +11,11 @@ mod handle;
 mod job_actor;
 mod log_book;
 mod node;
+mod overview;
 mod purger;
 mod queue_actor;
 mod shared;
+mod sightings;
 mod snapshotter;
 
 pub use node::StartError;
@@ -52,6 +54,10 @@ pub struct Settings {
     pub lease_payload_bytes: usize,
     /// Bytes of results gathered for one commit of one job.
     pub batch_bytes: usize,
+    /// A worker counts as alive for so long after its last call, in seconds.
+    pub worker_alive_s: u32,
+    /// Workers remembered; beyond it those seen longest ago are forgotten.
+    pub workers_kept: usize,
     /// Log entries a job keeps; about a tenth more until they are trimmed.
     pub log_entries_per_job: u32,
     /// Bytes of log entries that wait to be written.
@@ -80,6 +86,8 @@ impl Default for Settings {
             worker_in_flight: 2_000,
             lease_payload_bytes: 16 << 20,
             batch_bytes: 32 << 20,
+            worker_alive_s: 120,
+            workers_kept: 10_000,
             log_entries_per_job: 10_000,
             log_queue_bytes: 16 << 20,
             passivate_after: Duration::from_secs(30),

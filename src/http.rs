@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod envelope;
 pub mod error;
 pub mod extract;
+pub mod fleet;
 pub mod jobs;
 pub mod leases;
 pub mod logs;

@@ -150,7 +150,10 @@ impl Coordinator {
     pub async fn post_logs(&self, job: JobId, entries: Vec<Entry>) -> Result<()> {
         self.refuse_when_draining()?;
         // Known, or found in the store: a log of no job is not written.
-        self.queue_of(job).await?;
+        let queue = self.queue_of(job).await?;
+        for worker in entries.iter().filter_map(|entry| entry.worker.as_deref()) {
+            self.shared.sightings.see(&worker.into(), &queue, self.now());
+        }
         if entries.is_empty() {
             return Ok(());
         }
@@ -234,15 +237,35 @@ impl Coordinator {
             lease: Lease::decode(&item.lease).ok(),
             report: item.report,
         };
-        let items = call.items.into_iter().map(decode).collect();
+        let items: Vec<Item> = call.items.into_iter().map(decode).collect();
+        let succeeds = |item: &Item| matches!(item.report, Report::Succeeded { .. });
+        let succeeded: Vec<bool> = items.iter().map(succeeds).collect();
+        let worker = call.worker.clone();
         let request = Request::Results {
             worker: call.worker,
             items,
             then_lease: call.then_lease,
         };
         match self.ask_job(job, Lane::Results, request).await? {
-            Answer::Results(posted) => Ok(posted),
+            Answer::Results(posted) => {
+                self.count_results(job, &worker, &succeeded, &posted.dispositions);
+                Ok(posted)
+            }
             _ => Err(mismatched()),
+        }
+    }
+
+    fn count_results(&self, job: JobId, worker: &Arc<str>, succeeded: &[bool], dispositions: &[Disposition]) {
+        let (mut done, mut failed) = (0, 0);
+        for (&success, disposition) in succeeded.iter().zip(dispositions) {
+            match (disposition, success) {
+                (Disposition::Counted, true) => done += 1,
+                (Disposition::Counted | Disposition::Retrying, false) => failed += 1,
+                _ => {}
+            }
+        }
+        if let Some(queue) = self.shared.directory.queue_of(job) {
+            self.shared.sightings.count(worker, &queue, done, failed, self.now());
         }
     }
 
@@ -285,18 +308,7 @@ impl Coordinator {
         else {
             return Err(mismatched());
         };
-        let mut keys: HashMap<TaskNo, Option<String>> = HashMap::with_capacity(found.len());
-        let mut left: Vec<TaskNo> = found.iter().map(|(task, _)| *task).collect();
-        while !left.is_empty() {
-            let rows = self
-                .within_store_wait(self.shared.store.tasks(job, &left, KEY_PAGE_BYTES))
-                .await??;
-            let Some(last) = rows.last().map(|row| row.task) else {
-                break;
-            };
-            keys.extend(rows.into_iter().map(|row| (row.task, row.key)));
-            left.retain(|task| *task > last);
-        }
+        let mut keys = self.keys_of(job, found.iter().map(|(task, _)| *task).collect()).await?;
         let view = |(task, status): (TaskNo, crate::domain::ledger::TaskStatus)| TaskView {
             task,
             key: keys.remove(&task).flatten(),
@@ -308,9 +320,26 @@ impl Coordinator {
         Ok(found.into_iter().map(view).collect())
     }
 
+    /// The keys of some tasks.
+    pub(super) async fn keys_of(&self, job: JobId, mut left: Vec<TaskNo>) -> Result<HashMap<TaskNo, Option<String>>> {
+        left.sort_unstable();
+        let mut keys = HashMap::with_capacity(left.len());
+        while !left.is_empty() {
+            let reading = self.shared.store.tasks(job, &left, KEY_PAGE_BYTES);
+            let rows = self.within_store_wait(reading).await??;
+            let Some(last) = rows.last().map(|row| row.task) else {
+                break;
+            };
+            keys.extend(rows.into_iter().map(|row| (row.task, row.key)));
+            left.retain(|task| *task > last);
+        }
+        Ok(keys)
+    }
+
     /// The fair next job among some queues gives tasks; without any the call waits, at most as long as it says.
     pub async fn lease_any(&self, call: LeaseAny) -> Result<Granted> {
         self.refuse_when_draining()?;
+        let _asking = self.shared.sightings.asks(&call.worker, &call.queues, self.now());
         let deadline = Instant::now() + call.wait;
         let permit = self.shared.polls.clone().try_acquire_owned();
         let permit = Arc::new(permit.map_err(|_| CoordinatorError::Busy("too many callers wait for work"))?);
@@ -392,13 +421,21 @@ impl Coordinator {
         self.activate(&queue, job).await
     }
 
-    async fn ask_job(&self, job: JobId, lane: Lane, request: Request) -> Result<Answer> {
+    pub(super) async fn ask_job(&self, job: JobId, lane: Lane, request: Request) -> Result<Answer> {
         self.refuse_when_draining()?;
         let handle = self.handle(job).await?;
+        if let Some(worker) = request.worker() {
+            self.shared.sightings.see(worker, &handle.queue, self.now());
+            if matches!(request, Request::Grant { .. }) {
+                self.shared
+                    .sightings
+                    .note_polled(std::slice::from_ref(&handle.queue), self.now());
+            }
+        }
         self.ask(&handle, lane, request).await
     }
 
-    async fn ask(&self, handle: &JobHandle, lane: Lane, request: Request) -> Result<Answer> {
+    pub(super) async fn ask(&self, handle: &JobHandle, lane: Lane, request: Request) -> Result<Answer> {
         let permit = handle
             .permit(lane)
             .ok_or(CoordinatorError::Busy("too many requests for this job are unanswered"))?;
@@ -416,7 +453,7 @@ impl Coordinator {
         }
     }
 
-    async fn within_store_wait<T>(&self, call: impl Future<Output = T>) -> Result<T> {
+    pub(super) async fn within_store_wait<T>(&self, call: impl Future<Output = T>) -> Result<T> {
         let bounded = tokio::time::timeout(self.shared.settings.store_wait, call);
         bounded.await.map_err(|_| CoordinatorError::StoreUnavailable)
     }

@@ -55,6 +55,10 @@ pub(super) enum Request {
         first_task: Option<u32>,
     },
     View,
+    Standing,
+    Explain {
+        limit: u32,
+    },
     /// May it be deleted, and under which fence and run?
     ProveDeletable,
     Tasks {
@@ -74,6 +78,29 @@ pub(super) enum Answer {
     View(Box<JobView>),
     Tasks(Vec<(TaskNo, TaskStatus)>),
     Deletable(Fence, Run),
+    Standing(JobStanding),
+    Explained(Box<Explanation>),
+}
+
+impl Request {
+    /// The worker whose sign of life this is.
+    pub(super) fn worker(&self) -> Option<&Arc<str>> {
+        match self {
+            Request::Grant { worker, .. } | Request::Release { worker, .. } | Request::Results { worker, .. } => {
+                Some(worker)
+            }
+            Request::Extend(call) => Some(&call.worker),
+            _ => None,
+        }
+    }
+
+    /// Does it only read?
+    fn reads_only(&self) -> bool {
+        matches!(
+            self,
+            Request::View | Request::Tasks { .. } | Request::Standing | Request::Explain { .. }
+        )
+    }
 }
 
 pub(super) type Replier = oneshot::Sender<Result<Answer, CoordinatorError>>;
@@ -400,6 +427,19 @@ impl JobActor {
         })
     }
 
+    fn explain(&mut self, limit: usize) -> Option<Explanation> {
+        let view = self.view()?;
+        let ledger = self.ledger.as_ref()?;
+        Some(Explanation {
+            waits_for: ledger.waits_for(self.shared.clock.now()),
+            undecided: ledger.undecided(limit),
+            undecided_total: ledger.undecided_count(),
+            last_attempts: HashMap::new(),
+            keys: HashMap::new(),
+            view,
+        })
+    }
+
     fn take_request(&mut self, ask: Ask, ctx: &mut Context<Self>) {
         let Ask { request, reply, permit } = ask;
         if reply.is_closed() {
@@ -414,6 +454,20 @@ impl JobActor {
             Request::View => {
                 let view = self.view().ok_or(CoordinatorError::NotOwner);
                 self.answer(caller(Vec::new()), view.map(|view| Answer::View(Box::new(view))));
+                return;
+            }
+            Request::Standing => {
+                let standing = self.ledger.as_ref().map(|ledger| JobStanding {
+                    claimable: ledger.claimable(),
+                    holders: ledger.holders(),
+                });
+                let answer = standing.map(Answer::Standing).ok_or(CoordinatorError::NotOwner);
+                self.answer(caller(Vec::new()), answer);
+                return;
+            }
+            Request::Explain { limit } => {
+                let told = self.explain(limit as usize).ok_or(CoordinatorError::NotOwner);
+                self.answer(caller(Vec::new()), told.map(|told| Answer::Explained(Box::new(told))));
                 return;
             }
             Request::ProveDeletable => {
@@ -514,7 +568,7 @@ impl Handler<Ask> for JobActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
-        let reads_only = matches!(ask.request, Request::View | Request::Tasks { .. });
+        let reads_only = ask.request.reads_only();
         if self.shared.is_draining() && !reads_only {
             drop(ask.reply.send(Err(CoordinatorError::Draining)));
         } else if self.ledger.is_none() {

@@ -8,6 +8,7 @@ use super::committer::CommitBatch;
 use super::directory::Directory;
 use super::job_actor::TakeSnapshot;
 use super::log_book::LogBook;
+use super::sightings::Sightings;
 use super::{Readiness, Settings};
 use crate::domain::ids::{JobId, LeaseSeq, UnixMs};
 use crate::store::{NodeIdentity, Store, StoreError};
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) directory: Directory,
     pub(super) log_book: LogBook,
+    pub(super) sightings: Sightings,
     pub(super) committer: OnceLock<Recipient<CommitBatch>>,
     /// Jobs that changed since their last snapshot.
     pub(super) dirty: Mutex<HashMap<JobId, Recipient<TakeSnapshot>>>,
@@ -56,6 +58,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(store: Arc<dyn Store>, settings: Settings, identity: NodeIdentity, now: UnixMs) -> Shared {
         let log_book = LogBook::new(settings.log_queue_bytes);
+        let sightings = Sightings::new(settings.workers_kept);
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
         Shared {
             store,
@@ -64,6 +67,7 @@ impl Shared {
             clock: Clock::anchored(now),
             directory: Directory::default(),
             log_book,
+            sightings,
             committer: OnceLock::new(),
             dirty: Mutex::default(),
             snapshot_now: Notify::new(),

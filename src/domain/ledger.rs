@@ -13,6 +13,7 @@
 mod batch;
 mod command;
 mod control;
+mod explain;
 mod grant;
 mod ingest;
 mod judge;
@@ -29,6 +30,7 @@ mod verdict;
 mod view;
 
 pub use command::*;
+pub use explain::{Hint, Undecided};
 pub use load::{CorruptJob, Loading, NewerTokens};
 
 use super::ids::{LeaseSeq, Seq, UnixMs};

@@ -7,7 +7,7 @@ use super::auth::Access::{self, Either, Needs, Open};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, jobs, leases, logs, pages, probes, results, tokens};
+use super::{append, fleet, jobs, leases, logs, pages, probes, results, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
@@ -79,6 +79,13 @@ pub static ROUTES: &[Entry] = &[
         Some("PostResults") => 200 Some("ResultsPosted"), results::post),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
+    entry!(GET "/v1/jobs/{id}/explain" Needs(Read), "Why a job is not done: what it waits for, and its undecided tasks",
+        ["limit"], None => 200 Some("Explained"), fleet::explain),
+    entry!(GET "/v1/jobs/{id}/failures" Needs(Read), "Failed tasks of the current run, grouped by error",
+        [], None => 200 Some("FailureList"), fleet::failures),
+    entry!(GET "/v1/workers" Needs(Read), "Workers as this node has seen them", [], None => 200 Some("WorkerList"), fleet::workers),
+    entry!(GET "/v1/queues" Needs(Read), "Queues and who serves them", [], None => 200 Some("QueueList"), fleet::queues),
+    entry!(GET "/v1/nodes" Needs(Read), "Server processes", [], None => 200 Some("NodeList"), fleet::nodes),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),

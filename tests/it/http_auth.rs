@@ -30,6 +30,11 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/v1/jobs/{id}/logs", "read"),
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
+    ("GET", "/v1/jobs/{id}/explain", "read"),
+    ("GET", "/v1/jobs/{id}/failures", "read"),
+    ("GET", "/v1/workers", "read"),
+    ("GET", "/v1/queues", "read"),
+    ("GET", "/v1/nodes", "read"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/{token}", "admin"),
@@ -174,6 +179,8 @@ async fn outside_a_token_s_queues_there_is_nothing() {
         ("POST", "/results", json!({"worker": "w", "results": []})),
         ("POST", "/logs", json!({"entries": []})),
         ("GET", "/logs", Value::Null),
+        ("GET", "/explain", Value::Null),
+        ("GET", "/failures", Value::Null),
         ("PATCH", "", json!({"priority": 1})),
         ("POST", "/cancel", json!({})),
     ];
@@ -212,6 +219,17 @@ async fn outside_a_token_s_queues_there_is_nothing() {
         (granted.status, granted.json()),
         (200, json!({"job": null, "tasks": []}))
     );
+    let polls = json!({"worker": "admin's", "queues": ["theirs"], "max_tasks": 1});
+    send_as(&app, &admin, "POST", "/v1/leases", polls).await;
+    for path in ["/v1/workers", "/v1/queues"] {
+        let visible = send_as(&app, &mine, "GET", path, Value::Null).await;
+        assert!(
+            visible.text.contains("mine") && !visible.text.contains("theirs"),
+            "{visible:?}"
+        );
+        let whole = send_as(&app, &admin, "GET", path, Value::Null).await;
+        assert!(whole.text.contains("theirs"), "{whole:?}");
+    }
     let (theirs, own) = (format!("/v1/jobs/{foreign}"), format!("/v1/jobs/{own}"));
     assert_eq!(send_as(&app, &mine, "DELETE", &theirs, Value::Null).await.status, 404);
     assert_eq!(send_as(&app, &mine, "DELETE", &own, Value::Null).await.status, 204);

@@ -238,3 +238,126 @@ async fn the_log_says_how_a_job_moved_and_what_failed() {
     assert!(seen.iter().all(|item| item["source"] == "coordinator"));
     app.stop().await;
 }
+
+#[actix_web::test]
+async fn explain_says_what_a_job_waits_for_and_failures_are_grouped() {
+    for place in [Place::sqlite(), Place::postgres().await] {
+        let app = App::start(&place, quick()).await;
+        let more =
+            json!({"stages": stages(), "policy": {"max_attempts": 2, "backoff": {"initial_s": 600, "jitter": 0}}});
+        let job = app.job(5, more).await;
+        let path = format!("/v1/jobs/{job}");
+        let (status, told) = app.get(&format!("{path}/explain")).await;
+        let codes = |told: &Value| -> Vec<String> {
+            let reasons = told["waits_for"].as_array().unwrap().iter();
+            reasons
+                .map(|reason| reason["code"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(
+            (status, codes(&told)),
+            (200, vec!["claimable".into(), "no_workers".into()])
+        );
+        assert_eq!(told["undecided_total"], 5);
+        let tasks = app.lease(job, "w", 4).await;
+        let extend = json!({"worker": "w", "leases": [tasks[1]["lease"]], "stage": "detect", "note": "half way"});
+        app.post(&format!("{path}/leases/extend"), extend).await;
+        let fails = |task: &Value, error: &str, retryable: bool| json!({"lease": task["lease"], "status": "failed", "error": error, "retryable": retryable});
+        let results = vec![
+            fails(&tasks[0], "try later", true),
+            fails(&tasks[2], "no image 17", false),
+            fails(&tasks[3], "no image 4", false),
+        ];
+        app.report(job, "w", results).await;
+        app.post(&format!("{path}/pause"), json!({})).await;
+        let (_, told) = app.get(&format!("{path}/explain")).await;
+        assert_eq!(codes(&told), ["paused", "leased", "retrying"]);
+        assert_eq!(told["job"]["state"], "paused");
+        let undecided = told["undecided"].as_array().unwrap();
+        let brief: Vec<_> = undecided.iter().map(|task| (&task["task"], &task["state"])).collect();
+        let expected = [
+            (&json!(1), &json!("leased")),
+            (&json!(0), &json!("retrying")),
+            (&json!(4), &json!("pending")),
+        ];
+        assert_eq!(brief, expected);
+        assert_eq!(
+            (&undecided[0]["worker"], &undecided[0]["key"]),
+            (&json!("w"), &json!("k1"))
+        );
+        assert_eq!(
+            (&undecided[0]["stage"], &undecided[0]["note"]),
+            (&json!("detect"), &json!("half way"))
+        );
+        assert!(undecided[0]["lease_age_s"].as_f64().unwrap() >= 0.0);
+        assert_eq!(
+            (&undecided[1]["last_error"], &undecided[1]["attempts"]),
+            (&json!("try later"), &json!(1))
+        );
+        assert!(undecided[1]["retry_at"].is_string());
+        let (_, bounded) = app.get(&format!("{path}/explain?limit=1")).await;
+        assert_eq!(
+            (
+                bounded["undecided"].as_array().unwrap().len(),
+                &bounded["undecided_total"]
+            ),
+            (1, &json!(3))
+        );
+        let (_, failures) = app.get(&format!("{path}/failures")).await;
+        let group = &failures["groups"][0];
+        assert_eq!((&group["error"], &group["count"]), (&json!("no image #"), &json!(2)));
+        assert_eq!((&group["tasks"], &failures["complete"]), (&json!([2, 3]), &json!(true)));
+        app.post(&format!("{path}/cancel"), json!({})).await;
+        assert_eq!(codes(&app.get(&format!("{path}/explain")).await.1), ["ended"]);
+        assert_eq!(app.get("/v1/jobs/999/explain").await.0, 404);
+        app.stop().await;
+    }
+}
+
+#[actix_web::test]
+async fn fm41_every_call_is_a_sign_of_life_and_nobody_else_is_shown_alive() {
+    for place in [Place::sqlite(), Place::postgres().await] {
+        let app = App::start(&place, quick()).await;
+        let job = app.job(3, json!({})).await;
+        app.job(1, json!({"queue": "other", "start": false})).await;
+        let tasks = app.lease(job, "busy", 3).await;
+        app.report(job, "busy", vec![success(&tasks[0]), failure(&tasks[1])])
+            .await;
+        let idle = json!({"worker": "idle", "queues": ["q"], "max_tasks": 1, "wait_s": 0});
+        app.post("/v1/leases", idle).await;
+        let (_, workers) = app.get("/v1/workers").await;
+        let items = workers["items"].as_array().unwrap();
+        let names: Vec<_> = items.iter().map(|worker| worker["worker"].as_str().unwrap()).collect();
+        assert_eq!(names, ["busy", "idle"]);
+        assert!(
+            items
+                .iter()
+                .all(|worker| worker["alive"] == true && worker["queues"] == json!(["q"]))
+        );
+        assert_eq!(
+            (&items[0]["done"], &items[0]["failed"], &items[0]["held"]),
+            (&json!(1), &json!(1), &json!(1))
+        );
+        assert_eq!(items[0]["holds"], json!([{"job": job, "tasks": 1}]));
+        let (_, queues) = app.get("/v1/queues").await;
+        let (other, q) = (&queues["items"][0], &queues["items"][1]);
+        assert_eq!(
+            (&other["queue"], &other["jobs"]),
+            (&json!("other"), &json!({"pending": 1}))
+        );
+        assert_eq!(
+            (&q["jobs"], &q["node"], &q["workers_alive"]),
+            (&json!({"running": 1}), &json!("test"), &json!(2))
+        );
+        assert_eq!(
+            (&other["last_polled"], q["last_polled"].is_string()),
+            (&Value::Null, true)
+        );
+        let (_, nodes) = app.get("/v1/nodes").await;
+        assert_eq!(
+            (&nodes["items"][0]["node"], &nodes["items"][0]["alive"]),
+            (&json!("test"), &json!(true))
+        );
+        app.stop().await;
+    }
+}

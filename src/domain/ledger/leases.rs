@@ -74,6 +74,12 @@ impl Leases {
         self.workers.get(worker).map_or(0, |worker| worker.leased)
     }
 
+    /// Who holds how many tasks.
+    pub(super) fn holders(&self) -> Vec<(Arc<str>, u32)> {
+        let holding = self.workers.iter().filter(|(_, worker)| worker.leased > 0);
+        holding.map(|(name, worker)| (name.clone(), worker.leased)).collect()
+    }
+
     pub(super) fn insert(&mut self, task: TaskNo, held: Held) {
         self.workers.entry(held.worker.clone()).or_default().leased += 1;
         self.expiries.push(Reverse((held.expires_at, task, held.seq)));

@@ -57,4 +57,9 @@ impl Marks {
     pub(super) fn has_reached(&self, task: TaskNo, place: usize) -> bool {
         self.stages.get(place).is_some_and(|set| set.contains(task.0))
     }
+
+    /// Place of the last stage that the task has come to.
+    pub(super) fn last(&self, task: TaskNo) -> Option<usize> {
+        self.stages.iter().rposition(|set| set.contains(task.0))
+    }
 }
