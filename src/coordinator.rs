@@ -4,6 +4,7 @@
 //! Invariant: one actor owns each active job and is its only writer.
 
 pub mod api;
+mod awaited;
 mod clock;
 mod committer;
 mod directory;

@@ -135,6 +135,8 @@ pub enum BatchAnswer {
     Committed,
     /// The queue's epoch is another, or the job's row is not where its guarded UPDATE expects it: nothing of this job was written.
     Fenced,
+    /// Somebody else's transaction holds the job's row: nothing of this job was written. Repeat later; the others did not wait for it.
+    Blocked,
 }
 
 /// A job's coalesced state. `bytes` are opaque to the store.
@@ -283,7 +285,8 @@ pub trait NodeStore: Send + Sync {
     async fn clock(&self) -> Result<UnixMs>;
 
     /// Registers this incarnation. `Conflict` if another incarnation of the same node id is alive (its heartbeat is within its
-    /// lease) and `replace` is false; otherwise the older incarnation is replaced and will find out at its next heartbeat.
+    /// lease) and `replace` is false; otherwise the older incarnation is replaced and will find out at its next heartbeat. A shared
+    /// store notices when the process of an older incarnation is gone: that one is dead at once, whatever is left of its lease.
     async fn register_node(&self, node: &NodeIdentity, replace: bool) -> Result<()>;
 
     /// A sign of life. `Fenced` if another incarnation has taken this node id.
@@ -317,7 +320,8 @@ pub trait JobStore: Send + Sync {
     /// Commits the batches of many jobs in ONE transaction that proves ownership first. Idempotent. Per batch: outcomes are inserted,
     /// or replace a failure by a success of the same (job, run, task); attempts and late results are inserted once; the guarded
     /// UPDATE, the promoted late results and, if it ends the job, the completion event go with them. A guarded UPDATE that finds the
-    /// row elsewhere (state, run or number of tasks) is `Committed` if `changed_seq` shows it is our own, else that job is left out whole and answered `Fenced`.
+    /// row elsewhere (state, run or number of tasks) is `Committed` if `changed_seq` shows it is our own, else that job is left out whole
+    /// and answered `Fenced`. A row that somebody else has locked is not waited for: its job is left out whole and answered `Blocked`.
     /// Answers are in the order of `batches`. `Rejected` if any value is refused: then nothing was written.
     async fn commit(&self, batches: &[JobBatch]) -> Result<Vec<BatchAnswer>>;
 

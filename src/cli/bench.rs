@@ -13,6 +13,7 @@ mod report;
 
 use super::node::{Node, NodeOptions};
 use super::opening::StoreAddress;
+use super::output::note;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use load::Load;
@@ -116,7 +117,7 @@ async fn measure(
 ) -> Result<()> {
     for &case in &args.cases {
         for round in 1..=args.rounds {
-            eprintln!("case {} round {round}/{}", case.name(), args.rounds);
+            note(&format!("case {} round {round}/{}", case.name(), args.rounds));
             let load = Load {
                 case,
                 workers: args.workers,

@@ -20,6 +20,8 @@ const GROUP_ROWS: usize = 20_000;
 const GROUP_JOBS: usize = 1_000;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(1);
+/// When to try a job again whose row somebody else holds.
+const BLOCKED_RETRY: Duration = Duration::from_millis(200);
 
 /// Commit this batch, then tell its job.
 #[derive(Message)]
@@ -38,11 +40,10 @@ pub(super) enum BatchCommitted {
     Fenced,
 }
 
-struct GroupDone;
-
-impl Message for GroupDone {
-    type Result = ();
-}
+/// A lane is free again; these batches could not be committed because their job's row is held by somebody else.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct GroupDone(Vec<CommitBatch>);
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -73,7 +74,11 @@ impl Committer {
             }
             self.busy_lanes += 1;
             let committing = commit_group(self.shared.clone(), group);
-            ctx.spawn(committing.into_actor(self).map(|(), _, ctx| ctx.notify(GroupDone)));
+            ctx.spawn(
+                committing
+                    .into_actor(self)
+                    .map(|blocked, _, ctx| ctx.notify(GroupDone(blocked))),
+            );
         }
     }
 }
@@ -99,53 +104,67 @@ impl Handler<CommitBatch> for Committer {
 impl Handler<GroupDone> for Committer {
     type Result = ();
 
-    fn handle(&mut self, _: GroupDone, ctx: &mut Self::Context) {
+    fn handle(&mut self, GroupDone(blocked): GroupDone, ctx: &mut Self::Context) {
         self.busy_lanes -= 1;
+        if !blocked.is_empty() {
+            // They wait without a lane: a stuck job holds no other up.
+            ctx.run_later(BLOCKED_RETRY, |committer, ctx| {
+                committer.gathered.extend(blocked);
+                committer.pump(ctx);
+            });
+        }
         self.pump(ctx);
     }
 }
 
-async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) {
+/// Commits a group and tells its jobs; answers the batches that are blocked.
+async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) -> Vec<CommitBatch> {
     let started = Instant::now();
     let (batches, recipients): (Vec<_>, Vec<_>) = group.into_iter().map(|c| (c.batch, c.answer_to)).unzip();
     let rows: usize = batches.iter().map(JobBatch::len).sum();
-    let answers = commit_isolating(&shared, batches).await;
+    let answers = commit_isolating(&shared, &batches).await;
     metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
-    for (recipient, answer) in recipients.into_iter().zip(answers) {
-        // A stopped actor has thrown its ledger away; the rows are committed all the same.
-        recipient.do_send(answer);
+    let mut blocked = Vec::new();
+    for ((batch, answer_to), answer) in batches.into_iter().zip(recipients).zip(answers) {
+        match answer {
+            // A stopped actor has thrown its ledger away; the rows are committed all the same.
+            Some(answer) => answer_to.do_send(answer),
+            None => blocked.push(CommitBatch { batch, answer_to }),
+        }
     }
+    if !blocked.is_empty() {
+        tracing::debug!(
+            jobs = blocked.len(),
+            "rows of jobs are locked by another session; trying again"
+        );
+    }
+    blocked
 }
 
-/// Commits a group; if the store refuses a value, job by job; if a lone job is refused, task by task.
-async fn commit_isolating(shared: &Shared, batches: Vec<JobBatch>) -> Vec<BatchCommitted> {
-    match commit_until_known(shared, &batches).await {
+/// Commits a group; if the store refuses a value, job by job; if a lone job is refused, task by task. None: blocked.
+async fn commit_isolating(shared: &Shared, batches: &[JobBatch]) -> Vec<Option<BatchCommitted>> {
+    match commit_until_known(shared, batches).await {
         Ok(answers) => answers.into_iter().map(settled).collect(),
-        Err(_) if batches.len() > 1 => {
+        Err(error) if batches.len() == 1 => vec![commit_by_task(shared, batches[0].clone(), &error).await],
+        Err(_) => {
             let mut answers = Vec::with_capacity(batches.len());
             for batch in batches {
-                answers.push(match commit_until_known(shared, std::slice::from_ref(&batch)).await {
+                answers.push(match commit_until_known(shared, std::slice::from_ref(batch)).await {
                     Ok(answer) => settled(answer[0]),
-                    Err(error) => commit_by_task(shared, batch, &error).await,
+                    Err(error) => commit_by_task(shared, batch.clone(), &error).await,
                 });
             }
             answers
         }
-        Err(error) => {
-            let mut answers = Vec::with_capacity(1);
-            for batch in batches {
-                answers.push(commit_by_task(shared, batch, &error).await);
-            }
-            answers
-        }
     }
 }
 
-fn settled(answer: BatchAnswer) -> BatchCommitted {
+fn settled(answer: BatchAnswer) -> Option<BatchCommitted> {
     match answer {
-        BatchAnswer::Committed => BatchCommitted::Settled(Settlement::default()),
-        BatchAnswer::Fenced => BatchCommitted::Fenced,
+        BatchAnswer::Committed => Some(BatchCommitted::Settled(Settlement::default())),
+        BatchAnswer::Fenced => Some(BatchCommitted::Fenced),
+        BatchAnswer::Blocked => None,
     }
 }
 
@@ -170,13 +189,15 @@ async fn commit_until_known(shared: &Shared, batches: &[JobBatch]) -> Result<Vec
 
 /// Commits the rows of each task by themselves and leaves out those that the store refuses. An update that was judged together with a
 /// refused row is left out too.
-async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError) -> BatchCommitted {
+async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError) -> Option<BatchCommitted> {
     tracing::warn!(job = %batch.job, %error, "the store refused a value; committing task by task");
     let update = batch.update.take();
     let mut settlement = Settlement::default();
     for (task, rows) in split_by_task(batch.clone()) {
         match commit_until_known(shared, std::slice::from_ref(&rows)).await {
-            Ok(answers) if answers[0] == BatchAnswer::Fenced => return BatchCommitted::Fenced,
+            Ok(answers) if answers[0] == BatchAnswer::Fenced => return Some(BatchCommitted::Fenced),
+            // What was committed so far is recognised when the whole batch is tried again.
+            Ok(answers) if answers[0] == BatchAnswer::Blocked => return None,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(job = %batch.job, %task, %error, "result refused for good");
@@ -187,7 +208,7 @@ async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError
     if let Some(update) = update {
         if !settlement.refused.is_empty() {
             settlement.update_dropped = true;
-            return BatchCommitted::Settled(settlement);
+            return Some(BatchCommitted::Settled(settlement));
         }
         let alone = JobBatch {
             outcomes: Vec::new(),
@@ -199,10 +220,10 @@ async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError
         match commit_until_known(shared, &[alone]).await {
             Ok(answers) => return settled(answers[0]),
             // The update itself cannot be stored: the actor has to start over from what is.
-            Err(_) => return BatchCommitted::Fenced,
+            Err(_) => return Some(BatchCommitted::Fenced),
         }
     }
-    BatchCommitted::Settled(settlement)
+    Some(BatchCommitted::Settled(settlement))
 }
 
 fn split_by_task(batch: JobBatch) -> BTreeMap<TaskNo, JobBatch> {

@@ -4,6 +4,7 @@
 //! answer that did not come in time is `StoreUnavailable`, never an empty success.
 
 use super::api::*;
+use super::awaited::Awaited;
 use super::directory::{JobHandle, Lane};
 use super::job_actor::{Answer, Ask, JobDeleted, Request, Undelivered, needs_actor};
 use super::queue_actor::{Poll, PollQueue};
@@ -343,6 +344,9 @@ impl Coordinator {
         let deadline = Instant::now() + call.wait;
         let permit = self.shared.polls.clone().try_acquire_owned();
         let permit = Arc::new(permit.map_err(|_| CoordinatorError::Busy("too many callers wait for work"))?);
+        if let Some(granted) = self.replay(&call).await? {
+            return Ok(granted);
+        }
         let mut queues: Vec<_> = call
             .queues
             .iter()
@@ -374,9 +378,14 @@ impl Coordinator {
                 queue.addr.do_send(PollQueue(poll.clone()));
             }
             drop(poll);
-            match tokio::time::timeout_at(waits.into(), answer).await {
+            match tokio::time::timeout_at(waits.into(), Awaited::new(answer, self)).await {
                 Ok(Ok(Ok(Answer::Granted(granted)))) if granted.tasks.is_empty() && i != last => {}
-                Ok(Ok(Ok(Answer::Granted(granted)))) => return Ok(granted),
+                Ok(Ok(Ok(Answer::Granted(granted)))) => {
+                    if let (Some(id), Some(job)) = (call.request_id, &granted.job) {
+                        self.shared.note_grant(call.worker, id, job.id);
+                    }
+                    return Ok(granted);
+                }
                 Ok(Ok(Err(error))) => return Err(error),
                 Ok(Ok(Ok(_))) => return Err(mismatched()),
                 Ok(Err(_)) => return Err(CoordinatorError::NotOwner),
@@ -385,6 +394,30 @@ impl Coordinator {
             }
         }
         Ok(Granted::default())
+    }
+
+    /// The last grant again, if the call repeats the one that got it: the job that comes next by now may be another.
+    async fn replay(&self, call: &LeaseAny) -> Result<Option<Granted>> {
+        let Some(job) = call
+            .request_id
+            .as_ref()
+            .and_then(|id| self.shared.granted_by(&call.worker, id))
+        else {
+            return Ok(None);
+        };
+        let handle = self.shared.directory.job(job);
+        let Some(handle) = handle.filter(|handle| call.queues.iter().any(|queue| **queue == *handle.queue)) else {
+            return Ok(None);
+        };
+        let request = Request::Grant {
+            worker: call.worker.clone(),
+            max_tasks: call.max_tasks,
+            request_id: call.request_id.clone(),
+        };
+        match self.ask(&handle, Lane::Leases, request).await? {
+            Answer::Granted(granted) => Ok(Some(granted).filter(|granted| !granted.tasks.is_empty())),
+            _ => Err(mismatched()),
+        }
     }
 
     async fn wait_for_queues(
@@ -445,7 +478,7 @@ impl Coordinator {
             reply,
             permit: Some(permit),
         });
-        match tokio::time::timeout(self.shared.settings.store_wait, answer).await {
+        match tokio::time::timeout(self.shared.settings.store_wait, Awaited::new(answer, self)).await {
             Ok(Ok(answer)) => answer,
             // The actor stopped between look-up and message; the next call finds its successor.
             Ok(Err(_)) => Err(CoordinatorError::Busy("the job is being moved")),

@@ -4,25 +4,28 @@
 //! slip in between). Invariant: it is the only writer of its job; when it cannot prove that any more, it throws the ledger away.
 
 mod deliver;
+mod handlers;
 mod ingest;
 mod journal;
 mod load;
+mod messages;
 mod payloads;
 
+pub(super) use messages::{
+    Answer, Ask, JobDeleted, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Wake,
+};
+
 use super::api::*;
-use super::committer::{BatchCommitted, CommitBatch};
-use super::directory::Permit;
+use super::committer::CommitBatch;
 use super::queue_actor::{Claimability, JobGone, OwnershipInDoubt, Poll, Unserved};
 use super::shared::Shared;
-use crate::domain::ids::{JobId, Run, TaskNo, UnixMs};
+use crate::domain::ids::{JobId, UnixMs};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
-use crate::domain::ledger::{
-    Command, Effects, Extend, Grant, Item, Ledger, NewerTokens, Results, Settlement, TaskStatus, Ticket,
-};
+use crate::domain::ledger::{Command, Effects, Extend, Grant, Ledger, NewerTokens, Results, Settlement, Ticket};
 use crate::domain::state::State;
-use crate::store::SnapshotRow;
 use actix::prelude::*;
+use messages::Waiter;
 use payloads::Payloads;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,141 +34,6 @@ use tokio::sync::oneshot;
 
 /// Decided tasks after which a job is saved before its interval is over.
 const SAVE_AFTER_DECIDED: u32 = 100_000;
-
-/// What a caller wants of a job.
-pub(super) enum Request {
-    Grant {
-        worker: Arc<str>,
-        max_tasks: u32,
-        request_id: Option<String>,
-    },
-    Extend(ExtendLeases),
-    Release {
-        worker: Arc<str>,
-        leases: Vec<String>,
-    },
-    Results {
-        worker: Arc<str>,
-        items: Vec<Item>,
-        then_lease: Option<u32>,
-    },
-    Control(Control),
-    Append {
-        tasks: Arc<Vec<NewTask>>,
-        first_task: Option<u32>,
-    },
-    View,
-    Standing,
-    Explain {
-        limit: u32,
-    },
-    /// May it be deleted, and under which fence and run?
-    ProveDeletable,
-    Tasks {
-        state: Option<TaskState>,
-        after: Option<TaskNo>,
-        limit: u32,
-    },
-}
-
-/// What a caller gets.
-pub(super) enum Answer {
-    Granted(Granted),
-    Extended(Extended),
-    Released(Released),
-    Results(ResultsPosted),
-    Appended(Ingested),
-    View(Box<JobView>),
-    Tasks(Vec<(TaskNo, TaskStatus)>),
-    Deletable(Fence, Run),
-    Standing(JobStanding),
-    Explained(Box<Explanation>),
-}
-
-impl Request {
-    /// The worker whose sign of life this is.
-    pub(super) fn worker(&self) -> Option<&Arc<str>> {
-        match self {
-            Request::Grant { worker, .. } | Request::Release { worker, .. } | Request::Results { worker, .. } => {
-                Some(worker)
-            }
-            Request::Extend(call) => Some(&call.worker),
-            _ => None,
-        }
-    }
-
-    /// Does it only read?
-    fn reads_only(&self) -> bool {
-        matches!(
-            self,
-            Request::View | Request::Tasks { .. } | Request::Standing | Request::Explain { .. }
-        )
-    }
-}
-
-pub(super) type Replier = oneshot::Sender<Result<Answer, CoordinatorError>>;
-
-/// A caller's request, with the permit that is held until it is answered.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Ask {
-    pub(super) request: Request,
-    pub(super) reply: Replier,
-    pub(super) permit: Option<Permit>,
-}
-
-/// The queue passes a poll on: answer it, or give it back.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Serve(pub(super) Poll);
-
-/// Leases whose answer was never delivered.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Undelivered(pub(super) Vec<Lease>);
-
-/// Ownership was proven (again): load the job under this fence.
-#[derive(Message, Clone, Copy)]
-#[rtype(result = "()")]
-pub(super) struct Load {
-    pub(super) fence: Fence,
-    pub(super) newer_tokens: NewerTokens,
-}
-
-/// Ownership was lost: stop, telling every caller to ask elsewhere.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct StopJob;
-
-/// The job's row is gone: stop, telling every caller so.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct JobDeleted;
-
-/// Time may have come for something.
-#[derive(Message, Clone, Copy)]
-#[rtype(result = "()")]
-pub(super) struct Wake;
-
-/// Hand over what is worth saving.
-#[derive(Message)]
-#[rtype(result = "Option<SnapshotRow>")]
-pub(super) struct TakeSnapshot;
-
-/// Take no more requests and answer when nothing is under way.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Settle(pub(super) oneshot::Sender<()>);
-
-/// Who waits for a ticket.
-pub(super) enum Waiter {
-    Caller {
-        reply: Replier,
-        tokens: Vec<String>,
-        _permit: Option<Permit>,
-    },
-    Poll(Poll),
-}
 
 pub(super) struct JobActor {
     job: JobId,
@@ -188,6 +56,9 @@ pub(super) struct JobActor {
     offered: u32,
     offered_priority: i32,
     has_served: bool,
+    /// A poll came away with nothing although there was something.
+    turned_away: bool,
+    last_leased: u32,
     saved_revision: u64,
     saved_version: i64,
     saved_decided: u32,
@@ -225,6 +96,8 @@ impl JobActor {
             offered: 0,
             offered_priority: 0,
             has_served: false,
+            turned_away: false,
+            last_leased: 0,
             saved_revision: 0,
             saved_version: 0,
             saved_decided: 0,
@@ -288,12 +161,20 @@ impl JobActor {
         let priority = ledger.record().priority;
         let moved = std::mem::replace(&mut self.offered_priority, priority) != priority && ready > 0;
         let news = (ready == 0) != (self.offered == 0) || ready > self.offered || moved;
-        if news || std::mem::take(&mut self.has_served) {
+        let leased = ledger.leased();
+        // A worker that was turned away at its cap may have room now.
+        let room = self.turned_away && leased < self.last_leased;
+        self.last_leased = leased;
+        if room || ready == 0 {
+            self.turned_away = false;
+        }
+        if news || std::mem::take(&mut self.has_served) || (room && ready > 0) {
             self.offered = ready;
             self.queue.do_send(Claimability {
                 job: self.job,
                 priority,
                 ready,
+                is_loaded: true,
             });
         }
         if ledger.revision() != self.saved_revision && !self.is_dirty {
@@ -395,6 +276,7 @@ impl JobActor {
     fn forget(&mut self, reason: CoordinatorError, ctx: &mut Context<Self>) {
         self.ledger = None;
         self.payloads = Payloads::default();
+        self.journal.take();
         self.chunks.clear();
         self.is_dirty = false;
         if let Some((_, handle)) = self.wake.take() {
@@ -405,12 +287,13 @@ impl JobActor {
                 job: self.job,
                 priority: 0,
                 ready: 0,
+                is_loaded: false,
             });
         }
         for (_, waiter) in self.waiters.drain() {
             match waiter {
                 Waiter::Caller { reply, .. } => drop(reply.send(Err(reason.clone()))),
-                Waiter::Poll(poll) => self.queue.do_send(Unserved { poll, job: self.job }),
+                Waiter::Poll(poll) => self.queue.do_send(Unserved(poll)),
             }
         }
     }
@@ -452,9 +335,8 @@ impl JobActor {
         };
         let command = match request {
             Request::View => {
-                let view = self.view().ok_or(CoordinatorError::NotOwner);
-                self.answer(caller(Vec::new()), view.map(|view| Answer::View(Box::new(view))));
-                return;
+                let view = self.view().map(|view| Answer::View(Box::new(view)));
+                return self.answer(caller(Vec::new()), view.ok_or(CoordinatorError::NotOwner));
             }
             Request::Standing => {
                 let standing = self.ledger.as_ref().map(|ledger| JobStanding {
@@ -481,15 +363,9 @@ impl JobActor {
                 return;
             }
             Request::Tasks { state, after, limit } => {
-                let tasks = self
-                    .ledger
-                    .as_ref()
-                    .map(|ledger| ledger.tasks_in(state, after, limit as usize));
-                self.answer(
-                    caller(Vec::new()),
-                    tasks.map(Answer::Tasks).ok_or(CoordinatorError::NotOwner),
-                );
-                return;
+                let ledger = self.ledger.as_ref();
+                let tasks = ledger.map(|ledger| Answer::Tasks(ledger.tasks_in(state, after, limit as usize)));
+                return self.answer(caller(Vec::new()), tasks.ok_or(CoordinatorError::NotOwner));
             }
             Request::Grant {
                 worker,
@@ -551,165 +427,6 @@ impl JobActor {
 
 fn decode(leases: &[String]) -> Vec<Option<Lease>> {
     leases.iter().map(|text| Lease::decode(text).ok()).collect()
-}
-
-impl Actor for JobActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let settings = &self.shared.settings;
-        let permits = settings.result_permits + settings.lease_permits + settings.control_permits;
-        ctx.set_mailbox_capacity(2 * permits + 64);
-        self.load(NewerTokens::Suspect, ctx);
-    }
-}
-
-impl Handler<Ask> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
-        let reads_only = ask.request.reads_only();
-        if self.shared.is_draining() && !reads_only {
-            drop(ask.reply.send(Err(CoordinatorError::Draining)));
-        } else if self.ledger.is_none() {
-            self.early.push(ask);
-        } else {
-            self.take_request(ask, ctx);
-        }
-    }
-}
-
-impl Handler<Serve> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, Serve(poll): Serve, ctx: &mut Self::Context) {
-        if self.ledger.is_none() {
-            self.early_polls.push(poll);
-            return;
-        }
-        let (worker, max_tasks, request_id) = (poll.worker.clone(), poll.max_tasks, poll.request_id.clone());
-        let ticket = self.admit(Waiter::Poll(poll));
-        self.apply(
-            Command::Grant(Grant {
-                ticket,
-                worker,
-                max_tasks,
-                request_id,
-            }),
-            ctx,
-        );
-    }
-}
-
-impl Handler<Undelivered> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, Undelivered(leases): Undelivered, ctx: &mut Self::Context) {
-        if self.shared.is_draining() {
-            return; // The last snapshot may be written already; these leases run out by themselves.
-        }
-        let epoch = self.fence.epoch;
-        let leases = leases
-            .into_iter()
-            .filter(|lease| lease.epoch == epoch)
-            .map(|lease| (lease.task, lease.seq));
-        let leases = leases.collect();
-        self.apply(Command::Ungrant { leases }, ctx);
-    }
-}
-
-impl Handler<BatchCommitted> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, committed: BatchCommitted, ctx: &mut Self::Context) {
-        if !self.write_ended(ctx) {
-            return;
-        }
-        match committed {
-            BatchCommitted::Settled(settlement) => self.settled(settlement, ctx),
-            BatchCommitted::Fenced => self.doubt(NewerTokens::Suspect, ctx),
-        }
-    }
-}
-
-impl Handler<Load> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, load: Load, ctx: &mut Self::Context) {
-        self.forget(CoordinatorError::NotOwner, ctx);
-        self.fence = load.fence;
-        if self.writes_under_way > 0 {
-            self.deferred_load = Some(load);
-        } else {
-            self.load(load.newer_tokens, ctx);
-        }
-    }
-}
-
-impl Handler<StopJob> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, _: StopJob, ctx: &mut Self::Context) {
-        self.forget(CoordinatorError::NotOwner, ctx);
-        for ask in self.early.drain(..) {
-            drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
-        }
-        self.shared.directory.leave_job(self.job, &ctx.address());
-        ctx.stop();
-    }
-}
-
-impl Handler<JobDeleted> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, _: JobDeleted, ctx: &mut Self::Context) {
-        self.forget(CoordinatorError::NotFound, ctx);
-        for ask in self.early.drain(..) {
-            drop(ask.reply.send(Err(CoordinatorError::NotFound)));
-        }
-        self.leave(ctx);
-    }
-}
-
-impl Handler<Wake> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        self.tick(ctx);
-    }
-}
-
-impl Handler<TakeSnapshot> for JobActor {
-    type Result = MessageResult<TakeSnapshot>;
-
-    fn handle(&mut self, _: TakeSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.is_dirty = false;
-        let Some(ledger) = self.ledger.as_ref() else {
-            return MessageResult(None);
-        };
-        self.saved_revision = ledger.revision();
-        self.saved_decided = ledger.decided();
-        self.saved_version = self.shared.clock.now().0.max(self.saved_version + 1);
-        let (seq, bytes) = ledger.snapshot();
-        MessageResult(Some(SnapshotRow {
-            job: self.job,
-            fence: self.fence,
-            seq,
-            version: self.saved_version,
-            bytes,
-        }))
-    }
-}
-
-impl Handler<Settle> for JobActor {
-    type Result = ();
-
-    fn handle(&mut self, Settle(reply): Settle, _: &mut Self::Context) {
-        match &self.ledger {
-            Some(ledger) if !ledger.is_settled() => self.settling = Some(reply),
-            _ => drop(reply.send(())),
-        }
-    }
 }
 
 /// Does a job of this state need an actor even when nobody asks for it?

@@ -13,7 +13,7 @@ use crate::domain::ledger::NewerTokens;
 use crate::domain::rotation::Rotation;
 use crate::store::{OwnedQueue, StoreError};
 use actix::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +28,9 @@ pub(super) struct Poll {
     pub(super) request_id: Option<String>,
     reply: Arc<Mutex<Option<Replier>>>,
     _permit: Arc<Permit>,
-    /// Jobs that had nothing for it in this round.
-    tried: Vec<JobId>,
-    /// Whether it may stay when there is nothing; else it is told so.
+    /// Jobs that were asked in this round, and which of their offers that was.
+    tried: Vec<(JobId, u64)>,
+    /// Whether it may stay when there is nothing; else it is told so once that is certain.
     may_park: bool,
     /// Its place among the parked.
     since: Option<u64>,
@@ -83,10 +83,7 @@ pub(super) struct PollQueue(pub(super) Poll);
 /// The job had nothing for this poll.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Unserved {
-    pub(super) poll: Poll,
-    pub(super) job: JobId,
-}
+pub(super) struct Unserved(pub(super) Poll);
 
 /// How many tasks a job could hand out now.
 #[derive(Message, Debug, Clone, Copy)]
@@ -95,6 +92,8 @@ pub(super) struct Claimability {
     pub(super) job: JobId,
     pub(super) priority: i32,
     pub(super) ready: u32,
+    /// False while the job is being loaded: what it has is not known then.
+    pub(super) is_loaded: bool,
 }
 
 /// A job actor has stopped.
@@ -134,6 +133,10 @@ pub(super) struct QueueActor {
     fence: Fence,
     shared: Arc<Shared>,
     rotation: Rotation,
+    /// How often a job said that it has work: a poll that came away with nothing asks again after a newer offer.
+    offers: HashMap<JobId, u64>,
+    /// Jobs that were not heard since they are being loaded. While there are any, nobody is told that there is nothing.
+    loading: HashSet<JobId>,
     jobs: HashMap<JobId, JobHandle>,
     parked: BTreeMap<u64, Poll>,
     parked_ever: u64,
@@ -154,6 +157,8 @@ impl QueueActor {
             fence: Fence { queue: id, epoch },
             shared,
             rotation: Rotation::default(),
+            offers: HashMap::new(),
+            loading: HashSet::new(),
             jobs: HashMap::new(),
             parked: BTreeMap::new(),
             parked_ever: 0,
@@ -162,27 +167,37 @@ impl QueueActor {
         }
     }
 
-    /// Passes a poll to the next job that it has not tried; without one it parks or is sent home.
-    fn dispatch(&mut self, mut poll: Poll) {
+    fn offer_of(&self, job: JobId) -> u64 {
+        self.offers.get(&job).copied().unwrap_or(0)
+    }
+
+    /// Passes a poll to the next job whose offer it has not tried; without one it parks or is sent home. Returns its place if it parked.
+    fn dispatch(&mut self, mut poll: Poll) -> Option<u64> {
         if !poll.is_waiting() {
-            return;
+            return None;
         }
-        let next = self.rotation.iter().find(|job| !poll.tried.contains(job));
+        let untried = |job: &JobId| !poll.tried.contains(&(*job, self.offer_of(*job)));
+        let next = self.rotation.iter().find(untried);
         match next.and_then(|job| Some((job, self.jobs.get(&job)?.addr.clone()))) {
             Some((job, addr)) => {
                 self.rotation.served(job, self.shared.next_serving());
                 self.publish_head();
+                poll.tried.push((job, self.offer_of(job)));
                 addr.do_send(Serve(poll));
+                None
             }
-            None if poll.may_park && !self.shared.is_draining() => {
+            None if (poll.may_park || !self.loading.is_empty()) && !self.shared.is_draining() => {
                 poll.tried.clear();
-                self.park(poll);
+                Some(self.park(poll))
             }
-            None => poll.answer(Ok(Answer::Granted(Granted::default()))),
+            None => {
+                poll.answer(Ok(Answer::Granted(Granted::default())));
+                None
+            }
         }
     }
 
-    fn park(&mut self, mut poll: Poll) {
+    fn park(&mut self, mut poll: Poll) -> u64 {
         let since = *poll.since.get_or_insert_with(|| {
             self.parked_ever += 1;
             self.parked_ever
@@ -194,6 +209,26 @@ impl QueueActor {
             self.sweep_at = (2 * self.parked.len()).max(64);
         }
         metrics::gauge!("tallykeeper_parked_polls", "queue" => self.name.to_string()).set(self.parked.len() as f64);
+        since
+    }
+
+    /// What the poll parked at this place could not take may suit one that waits behind it (a worker below its cap, say).
+    fn pass_on(&mut self, behind: u64) {
+        let next = self.parked.range(behind + 1..).next().map(|(&since, _)| since);
+        if !self.rotation.is_empty()
+            && let Some(poll) = next.and_then(|since| self.parked.remove(&since))
+        {
+            self.dispatch(poll);
+        }
+    }
+
+    /// The job is known, or gone. Callers who would not wait were only kept for that.
+    fn heard(&mut self, job: JobId) {
+        if self.loading.remove(&job) && self.loading.is_empty() {
+            for (_, poll) in self.parked.extract_if(.., |_, poll| !poll.may_park).collect::<Vec<_>>() {
+                self.dispatch(poll);
+            }
+        }
     }
 
     /// Passes on the longest waiting polls, at most as many as there are tasks.
@@ -228,10 +263,12 @@ impl QueueActor {
         self.fence = fence;
         let newer_tokens = doubt.newer_tokens;
         if moved {
+            self.loading.extend(self.jobs.keys());
             self.jobs
                 .values()
                 .for_each(|job| job.addr.do_send(Load { fence, newer_tokens }));
         } else if let Some(job) = self.jobs.get(&doubt.job) {
+            self.loading.insert(doubt.job);
             job.addr.do_send(Load { fence, newer_tokens });
         }
     }
@@ -262,23 +299,29 @@ impl Handler<PollQueue> for QueueActor {
 impl Handler<Unserved> for QueueActor {
     type Result = ();
 
-    fn handle(&mut self, Unserved { mut poll, job }: Unserved, _: &mut Self::Context) {
-        poll.tried.push(job);
-        self.dispatch(poll);
+    fn handle(&mut self, Unserved(poll): Unserved, _: &mut Self::Context) {
+        if let Some(place) = self.dispatch(poll) {
+            self.pass_on(place);
+        }
     }
 }
 
 impl Handler<Claimability> for QueueActor {
     type Result = ();
 
-    fn handle(&mut self, Claimability { job, priority, ready }: Claimability, _: &mut Self::Context) {
-        if ready > 0 && self.jobs.contains_key(&job) {
-            self.rotation.offer(job, priority);
+    fn handle(&mut self, news: Claimability, _: &mut Self::Context) {
+        let job = news.job;
+        if news.ready > 0 && self.jobs.contains_key(&job) {
+            self.rotation.offer(job, news.priority);
+            *self.offers.entry(job).or_default() += 1;
         } else {
             self.rotation.withdraw(job);
         }
         self.publish_head();
-        self.serve_parked(ready);
+        self.serve_parked(news.ready);
+        if news.is_loaded {
+            self.heard(job);
+        }
     }
 }
 
@@ -289,7 +332,9 @@ impl Handler<JobGone> for QueueActor {
         if self.jobs.get(&gone.job).is_some_and(|job| job.addr == gone.actor) {
             self.jobs.remove(&gone.job);
             self.rotation.forget(gone.job);
+            self.offers.remove(&gone.job);
             self.publish_head();
+            self.heard(gone.job);
         }
     }
 }
@@ -304,6 +349,7 @@ impl Handler<Activate> for QueueActor {
         let actor = JobActor::new(job, self.shared.clone(), ctx.address(), self.fence).start();
         let handle = JobHandle::new(actor, self.name.clone(), &self.shared.settings);
         self.jobs.insert(job, handle.clone());
+        self.loading.insert(job);
         self.shared.directory.enter_job(job, handle.clone());
         metrics::gauge!("tallykeeper_active_jobs", "queue" => self.name.to_string()).set(self.jobs.len() as f64);
         MessageResult(handle)

@@ -20,6 +20,8 @@ use tokio::sync::{Notify, Semaphore};
 
 /// Jobs loaded at the same time; more would only queue in the store.
 const LOADS_AT_ONCE: usize = 8;
+/// Workers whose last grant is remembered.
+const WORKERS_REMEMBERED: usize = 65_536;
 /// A heartbeat loop that was not heard for this many leases has stalled.
 const STALLED_AFTER_LEASES: i64 = 2;
 
@@ -47,6 +49,8 @@ pub(super) struct Shared {
     pub(super) polls: Arc<Semaphore>,
     pub(super) loads: Semaphore,
     pub(super) servings: AtomicU64,
+    /// Which job gave a worker its last grant, and under which request id.
+    last_grants: Mutex<HashMap<Arc<str>, (String, JobId)>>,
     activations: AtomicU64,
     draining: AtomicBool,
     started: AtomicBool,
@@ -78,6 +82,7 @@ impl Shared {
             polls,
             loads: Semaphore::new(LOADS_AT_ONCE),
             servings: AtomicU64::new(0),
+            last_grants: Mutex::default(),
             activations: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             started: AtomicBool::new(false),
@@ -94,6 +99,22 @@ impl Shared {
 
     pub(super) fn next_serving(&self) -> u64 {
         self.servings.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn note_grant(&self, worker: Arc<str>, request_id: String, job: JobId) {
+        let mut grants = self.last_grants.lock().unwrap_or_else(PoisonError::into_inner);
+        if grants.len() >= WORKERS_REMEMBERED {
+            grants.clear(); // A repetition then gets other work, and the first grant runs out.
+        }
+        grants.insert(worker, (request_id, job));
+    }
+
+    pub(super) fn granted_by(&self, worker: &str, request_id: &str) -> Option<JobId> {
+        let grants = self.last_grants.lock().unwrap_or_else(PoisonError::into_inner);
+        grants
+            .get(worker)
+            .filter(|(id, _)| id == request_id)
+            .map(|&(_, job)| job)
     }
 
     pub(super) fn mark_dirty(&self, job: JobId, actor: Recipient<TakeSnapshot>) {

@@ -43,8 +43,12 @@ macro_rules! entry {
     };
 }
 
-/// Every route there is.
+/// Every route there is. Paths are tried in this order, each by a regular expression, so those that workers call come first.
 pub static ROUTES: &[Entry] = &[
+    entry!(POST "/v1/jobs/{id}/results" Needs(Work), "Post results", [],
+        Some("PostResults") => 200 Some("ResultsPosted"), results::post),
+    entry!(POST "/v1/jobs/{id}/leases" Needs(Work), "Lease tasks of one job", [],
+        Some("LeaseJob") => 200 Some("Granted"), leases::lease_job),
     entry!(POST "/v1/jobs" Needs(Submit), "Create a job", [], Some("CreateJob") => 201 Some("Job"), jobs::create),
     entry!(GET "/v1/jobs" Needs(Read), "List jobs, newest first",
         ["state" "queue" "label" "q" "cursor" "limit"], None => 200 Some("JobList"), jobs::list),
@@ -65,8 +69,6 @@ pub static ROUTES: &[Entry] = &[
     entry!(POST "/v1/jobs/{id}/retry" Needs(Submit), "Start a new run of a final job", [], Some("Retry") => 200 Some("Job"), jobs::retry),
     entry!(POST "/v1/leases" Needs(Work), "Lease tasks of the fair next job among some queues", [],
         Some("LeaseAny") => 200 Some("Granted"), leases::lease_any),
-    entry!(POST "/v1/jobs/{id}/leases" Needs(Work), "Lease tasks of one job", [],
-        Some("LeaseJob") => 200 Some("Granted"), leases::lease_job),
     entry!(POST "/v1/jobs/{id}/leases/extend" Needs(Work), "Keep leases for longer", [],
         Some("Extend") => 200 Some("Extended"), leases::extend),
     entry!(POST "/v1/jobs/{id}/leases/release" Needs(Work), "Give leases back, spending nothing", [],
@@ -75,8 +77,6 @@ pub static ROUTES: &[Entry] = &[
         Some("PostLogs") => 200 Some("LogsPosted"), logs::post),
     entry!(GET "/v1/jobs/{id}/logs" Needs(Read), "Read a job's log: the newest entries, or those after one; waits for more if asked to",
         ["after" "limit" "level" "wait_s"], None => 200 Some("LogList"), logs::list),
-    entry!(POST "/v1/jobs/{id}/results" Needs(Work), "Post results", [],
-        Some("PostResults") => 200 Some("ResultsPosted"), results::post),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
     entry!(GET "/v1/jobs/{id}/explain" Needs(Read), "Why a job is not done: what it waits for, and its undecided tasks",

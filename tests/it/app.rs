@@ -201,6 +201,87 @@ impl App {
     }
 }
 
+impl App {
+    /// A request with anything special about it.
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
+    }
+
+    /// Waits for work of queue `q`; answers the tasks.
+    pub(crate) async fn poll(&self, worker: &str, most: usize, wait_s: f64) -> Vec<Value> {
+        let body = json!({"worker": worker, "queues": ["q"], "max_tasks": most, "wait_s": wait_s});
+        let (status, granted) = self.post("/v1/leases", body).await;
+        assert_eq!(status, 200, "{granted}");
+        granted["tasks"].as_array().expect("tasks is a list").clone()
+    }
+
+    /// Sends a control command that must be accepted; answers the job.
+    pub(crate) async fn control(&self, job: i64, verb: &str, body: Value) -> Value {
+        let (status, view) = self.post(&format!("/v1/jobs/{job}/{verb}"), body).await;
+        assert_eq!(status, 200, "{verb}: {view}");
+        assert_sums(&view["progress"]);
+        view
+    }
+
+    /// Sends a POST on a connection of its own and closes that without waiting for an answer.
+    pub(crate) fn shout(&self, path: &str, body: &str) {
+        use std::io::Write as _;
+        let address = self.url.strip_prefix("http://").expect("plain HTTP");
+        let mut stream = std::net::TcpStream::connect(address).expect("the node listens");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .expect("the request is sent");
+    }
+
+    /// Every stored result, page by page.
+    pub(crate) async fn results(&self, job: i64) -> Vec<Value> {
+        let (mut all, mut path) = (Vec::new(), format!("/v1/jobs/{job}/results?limit=500"));
+        loop {
+            let (status, page) = self.get(&path).await;
+            assert_eq!(status, 200, "{page}");
+            all.extend(page["items"].as_array().expect("items is a list").iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(cursor) => path = format!("/v1/jobs/{job}/results?limit=500&cursor={cursor}"),
+                None => return all,
+            }
+        }
+    }
+
+    /// Looks at a job until it is as wanted; fails if that takes too long.
+    pub(crate) async fn until(&self, job: i64, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let view = self.view(job).await;
+            if wanted(&view) {
+                return view;
+            }
+            assert!(Instant::now() < deadline, "not in time: {view}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Longest wait for something that is bound to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Stamps each test out for both stores.
+macro_rules! on_both_stores {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[actix_web::test] async fn $name() { super::$name(crate::app::Place::sqlite()).await })+
+        }
+        mod postgres {
+            $(#[actix_web::test] async fn $name() { super::$name(crate::app::Place::postgres().await).await })+
+        }
+    };
+}
+pub(crate) use on_both_stores;
+
 /// The success of a leased task.
 pub(crate) fn success(task: &Value) -> Value {
     json!({"lease": task["lease"], "status": "succeeded", "result": {"of": task["task"]}})

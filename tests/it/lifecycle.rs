@@ -2,19 +2,8 @@
 //!
 //! Owns: the main path and its neighbours. Never: reaches behind the API. Invariant: every suite runs on SQLite and on PostgreSQL.
 
-use crate::app::{App, Place, failure, quick, success};
+use crate::app::{App, Place, failure, on_both_stores, quick, success};
 use serde_json::json;
-
-macro_rules! on_both_stores {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(#[actix_web::test] async fn $name() { super::$name(super::Place::sqlite()).await })+
-        }
-        mod postgres {
-            $(#[actix_web::test] async fn $name() { super::$name(super::Place::postgres().await).await })+
-        }
-    };
-}
 
 on_both_stores!(a_job_runs_to_its_end, a_graceful_restart_hands_no_leased_task_out_twice);
 

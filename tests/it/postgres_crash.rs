@@ -6,6 +6,7 @@ use crate::cluster::{self, Cluster};
 use crate::conformance::fixture::*;
 use std::sync::Arc;
 use std::time::Duration;
+use tallykeeper::domain::job::JobRecord;
 use tallykeeper::domain::state::State;
 use tallykeeper::store::postgres::{Postgres, Settings};
 use tallykeeper::store::{BatchAnswer, StoreError};
@@ -76,7 +77,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
     let blocker = cluster::connect(&url).await;
     let watcher = cluster::connect(&url).await;
     blocker
-        .batch_execute("BEGIN; SELECT FROM jobs FOR UPDATE")
+        .batch_execute("BEGIN; LOCK TABLE jobs IN SHARE MODE")
         .await
         .unwrap();
     let stuck = tokio::spawn({
@@ -110,7 +111,7 @@ async fn fm42_a_statement_that_waits_too_long_is_unavailable_and_the_connection_
     let (record, fence) = running(&store, "q", 1).await;
     let blocker = cluster::connect(&url).await;
     blocker
-        .batch_execute("BEGIN; SELECT FROM jobs FOR UPDATE")
+        .batch_execute("BEGIN; LOCK TABLE jobs IN SHARE MODE")
         .await
         .unwrap();
     let pause = with_update(record.id, fence, update(&record, State::Paused, 1));
@@ -119,6 +120,34 @@ async fn fm42_a_statement_that_waits_too_long_is_unavailable_and_the_connection_
     blocker.batch_execute("COMMIT").await.unwrap();
     commit(&store, pause).await;
     assert_eq!(reread(&store, record.id).await.state, State::Paused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm44_a_locked_row_holds_up_only_its_own_job() {
+    let url = cluster::fresh_database().await;
+    let store = open(&url, Settings::default()).await;
+    let (locked, fence) = running(&store, "q", 1).await;
+    let (free, _) = running(&store, "q", 1).await;
+    let blocker = cluster::connect(&url).await;
+    let lock = format!("BEGIN; SELECT FROM jobs WHERE id = {} FOR UPDATE", locked.id);
+    blocker.batch_execute(&lock).await.unwrap();
+    let pause = |record: &JobRecord| {
+        let mut batch = with_update(record.id, fence, update(record, State::Paused, 2));
+        batch.outcomes = vec![success(0, 1)];
+        batch
+    };
+    let group = [pause(&locked), pause(&free)];
+    let answers = store.commit(&group).await.unwrap();
+    assert_eq!(answers, [BatchAnswer::Blocked, BatchAnswer::Committed]);
+    assert!(
+        seqs(&store, locked.id).await.is_empty(),
+        "nothing of a blocked job is written"
+    );
+    blocker.batch_execute("COMMIT").await.unwrap();
+    // The identical group: what is committed already stays so.
+    assert_eq!(store.commit(&group).await.unwrap(), [BatchAnswer::Committed; 2]);
+    assert_eq!(reread(&store, locked.id).await.state, State::Paused);
+    assert_eq!(seqs(&store, free.id).await, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

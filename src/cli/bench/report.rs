@@ -42,6 +42,9 @@ impl Figure {
     }
 }
 
+/// Case and contender.
+type Row = (&'static str, &'static str);
+
 /// Everything that was measured.
 pub(super) struct Report {
     store: &'static str,
@@ -49,7 +52,7 @@ pub(super) struct Report {
     rounds: u32,
     result_bytes: u32,
     /// Case and contender, in order of appearance, with a figure per round.
-    rows: Vec<((&'static str, &'static str), BTreeMap<u32, Figure>)>,
+    rows: Vec<(Row, BTreeMap<u32, Figure>)>,
 }
 
 impl Report {
@@ -151,7 +154,7 @@ impl Report {
         } else {
             self.to_table()
         };
-        Ok(print(&text)?)
+        print(&text)
     }
 }
 

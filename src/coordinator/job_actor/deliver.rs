@@ -146,7 +146,10 @@ impl JobActor {
             return;
         }
         match self.waiters.remove(&ticket) {
-            Some(Waiter::Poll(poll)) => self.queue.do_send(Unserved { poll, job: self.job }),
+            Some(Waiter::Poll(poll)) => {
+                self.turned_away |= self.ledger.as_ref().is_some_and(|ledger| ledger.claimable() > 0);
+                self.queue.do_send(Unserved(poll));
+            }
             Some(waiter) => self.answer(waiter, Ok(Answer::Granted(Granted::default()))),
             None => {}
         }

@@ -38,6 +38,8 @@ impl JobActor {
         self.saved_revision = ledger.revision();
         self.saved_decided = ledger.decided();
         self.ledger = Some(ledger);
+        // The queue waits to hear from this job, even if it has no work.
+        self.has_served = true;
         self.tick(ctx);
         for Ask { request, reply, permit } in std::mem::take(&mut self.early) {
             self.take_request(Ask { request, reply, permit }, ctx);

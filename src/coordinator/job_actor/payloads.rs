@@ -42,8 +42,10 @@ impl Payloads {
         self.ahead = (self.ahead.max(FIRST_AHEAD) * 2).max(tasks * 4).min(MOST_AHEAD);
     }
 
-    fn is_low(&self) -> bool {
-        !self.is_reading && self.cached.len() < self.ahead / 2 && self.bytes < MOST_BYTES / 2
+    /// Is it worth reading more, while so many tasks can be handed out?
+    fn is_low(&self, ready: usize) -> bool {
+        // What is cached is (nearly always) ready, so with as many cached as are ready there is nothing left to read.
+        !self.is_reading && self.cached.len() < ready.min(self.ahead / 2) && self.bytes < MOST_BYTES / 2
     }
 
     fn put(&mut self, row: TaskRow) {
@@ -63,7 +65,7 @@ impl JobActor {
         let Some(ledger) = self.ledger.as_ref().filter(|ledger| ledger.claimable() > 0) else {
             return;
         };
-        if !self.payloads.is_low() {
+        if !self.payloads.is_low(ledger.claimable() as usize) {
             return;
         }
         let upcoming = ledger.upcoming(self.payloads.ahead);

@@ -215,7 +215,9 @@ impl Ledger {
     ) -> bool {
         let policy = &self.record.policy;
         let due = now.plus_ms(policy.backoff.delay_ms(self.record.id, task, attempt));
-        let exhausted = fatal || attempt.0 >= policy.max_attempts;
+        // A lease that runs out while the job is being canceled is given back by force: silence must not turn the cancel into a failure.
+        let reaped = cause == Cause::Expired && self.record.state == State::Canceling;
+        let exhausted = fatal || (attempt.0 >= policy.max_attempts && !reaped);
         let run = self.record.run;
         let mut spent = self.tasks.spent(task);
         spent.spend(attempt, cause, due);

@@ -24,11 +24,12 @@ impl Ledger {
         now: UnixMs,
     ) -> Vec<Granted> {
         if let Some(replayed) = request_id.as_ref().and_then(|id| self.leases.replay(worker, id)) {
-            return replayed
-                .into_iter()
-                .filter(|&(task, _)| !self.is_expiring(task))
-                .map(|(task, held)| self.granted(task, held))
-                .collect();
+            let current = replayed.into_iter().filter(|&(task, _)| !self.is_expiring(task));
+            let granted: Vec<_> = current.map(|(task, held)| self.granted(task, held)).collect();
+            // What came back, because nobody received it say, must not keep a repetition from getting work.
+            if !granted.is_empty() {
+                return granted;
+            }
         }
         if !self.record.state.is_claimable() {
             return Vec::new();

@@ -16,6 +16,9 @@ const IDLE_WORKERS_KEPT: usize = 4_096;
 /// Names a lease that a waiting result keeps from expiring.
 pub(super) type Claim = (TaskNo, LeaseSeq);
 
+/// Worker, request id, and what the worker got by it.
+pub(super) type LastGrant = (Arc<str>, String, Vec<(TaskNo, LeaseSeq)>);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) attempt: Attempt,
@@ -187,9 +190,20 @@ impl Leases {
     /// The tasks of the worker's last grant that it still holds, if the call is a repetition.
     pub(super) fn replay(&self, worker: &str, request_id: &str) -> Option<Vec<(TaskNo, &Held)>> {
         let (last, grant) = self.workers.get(worker)?.last_grant.as_ref()?;
-        (last == request_id).then(|| {
-            let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
-            grant.iter().filter_map(held).collect()
+        if last != request_id {
+            return None;
+        }
+        let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
+        Some(grant.iter().filter_map(held).collect())
+    }
+
+    /// The last grant of each worker that still holds part of it, and that part.
+    pub(super) fn last_grants(&self) -> impl Iterator<Item = (&Arc<str>, &str, Vec<(TaskNo, LeaseSeq)>)> {
+        let is_held = |&(task, seq): &(TaskNo, LeaseSeq)| self.held.get(&task).is_some_and(|held| held.seq == seq);
+        self.workers.iter().filter_map(move |(name, worker)| {
+            let (request_id, grant) = worker.last_grant.as_ref()?;
+            let still: Vec<_> = grant.iter().copied().filter(is_held).collect();
+            (!still.is_empty()).then_some((name, request_id.as_str(), still))
         })
     }
 

@@ -5,7 +5,7 @@
 
 use super::batch::InFlight;
 use super::judge::counters_from_text;
-use super::leases::{Held, Leases};
+use super::leases::{Held, LastGrant, Leases};
 use super::marks::Marks;
 use super::snapshot::{Saved, bitmap};
 use super::tasks::Tasks;
@@ -40,6 +40,7 @@ pub struct Loading {
     record: JobRecord,
     tasks: Tasks,
     held: Vec<(TaskNo, Held)>,
+    last_grants: Vec<LastGrant>,
     fraction_floor: f64,
     stage_floors: Vec<f64>,
     seq: Seq,
@@ -56,6 +57,7 @@ impl Loading {
             record,
             tasks: Tasks::default(),
             held: Vec::new(),
+            last_grants: Vec::new(),
             fraction_floor: 0.0,
             stage_floors: Vec::new(),
             seq: Seq(0),
@@ -70,6 +72,7 @@ impl Loading {
                 .map(|(task, run, counters)| (*task, (*run, counters.clone())))
                 .collect();
             loading.held = saved.held().collect();
+            loading.last_grants = saved.last_grants().collect();
             loading.tasks.counters = saved.counters;
             // Marks are display only: one that cannot be read is no reason to read every fact again.
             let marks = saved.marks.iter().map_while(|bytes| bitmap(bytes)).collect();
@@ -187,6 +190,9 @@ impl Loading {
                     leased.insert(task.0);
                     leases.insert(task, held);
                 }
+            }
+            for (worker, request_id, grant) in self.last_grants.clone() {
+                leases.remember_grant(&worker, request_id, grant);
             }
         }
         tasks.derive(&leased, now);

@@ -4,7 +4,7 @@
 //! only here; bytes that fail their checksum are as good as none. Stage marks live only here, too, but they are for display: a crash may take the last of them.
 
 use super::Ledger;
-use super::leases::Held;
+use super::leases::{Held, LastGrant};
 use super::tasks::{Counters, Spent};
 use crate::domain::ids::{Attempt, Epoch, LeaseSeq, Run, Seq, TaskNo, UnixMs};
 use roaring::RoaringBitmap;
@@ -33,6 +33,17 @@ pub(super) struct Saved {
     pub(super) late: Vec<(TaskNo, Run, Counters)>,
     pub(super) workers: Vec<Arc<str>>,
     pub(super) leases: Vec<SavedLease>,
+    grants: Vec<SavedGrant>,
+}
+
+/// A worker's last grant, as far as it still holds it. A worker whose answer went down with the node knows no lease of it; only by
+/// repeating its call can it learn them, or they would expire and spend attempts on our crash.
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedGrant {
+    /// Place in `workers`.
+    worker: u32,
+    request_id: String,
+    tasks: Vec<(TaskNo, LeaseSeq)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +79,15 @@ impl Ledger {
                 expires_at: held.expires_at,
             });
         }
+        let grants = self.leases.last_grants().filter_map(|(worker, request_id, tasks)| {
+            let worker = *places.get(worker)?;
+            Some(SavedGrant {
+                worker,
+                request_id: request_id.to_owned(),
+                tasks,
+            })
+        });
+        let grants = grants.collect();
         let saved = Saved {
             run: self.record.run,
             base_run: self.record.base_run,
@@ -92,6 +112,7 @@ impl Ledger {
                 .collect(),
             workers,
             leases,
+            grants,
         };
         (self.committed, saved.encode())
     }
@@ -125,6 +146,14 @@ impl Saved {
                     due,
                 },
             )
+        })
+    }
+
+    /// Worker, request id and tasks of the last grants.
+    pub(super) fn last_grants(&self) -> impl Iterator<Item = LastGrant> + '_ {
+        self.grants.iter().filter_map(|grant| {
+            let worker = self.workers.get(grant.worker as usize)?.clone();
+            Some((worker, grant.request_id.clone(), grant.tasks.clone()))
         })
     }
 

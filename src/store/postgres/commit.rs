@@ -36,20 +36,20 @@ pub(super) async fn commit(store: &Postgres, batches: &[JobBatch]) -> Result<Vec
         let session = store.writer().await?;
         let fenced = attempt(&session, &members).await;
         let Refused { batches, committed } = session.settle(fenced).await?;
-        for index in &batches {
-            answers[*index] = BatchAnswer::Fenced;
+        for (index, answer) in &batches {
+            answers[*index] = *answer;
         }
         if committed {
             break;
         }
-        members.retain(|(index, _)| !batches.contains(index));
+        members.retain(|(index, _)| !batches.contains_key(index));
     }
     Ok(answers)
 }
 
-/// Batches that were left out, and whether the rest is committed.
+/// Batches that were left out and why, and whether the rest is committed.
 struct Refused {
-    batches: HashSet<usize>,
+    batches: HashMap<usize, BatchAnswer>,
     committed: bool,
 }
 
@@ -58,9 +58,10 @@ async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
     let proof = fence::open(session, members.iter().map(|(_, batch)| batch.fence)).await?;
     let (owned, foreign): (Vec<Member<'_>>, Vec<Member<'_>>) =
         members.iter().partition(|(_, batch)| proof.covers(batch.fence));
-    let mut refused: HashSet<usize> = foreign.iter().map(|(index, _)| *index).collect();
+    let mut refused: HashMap<usize, BatchAnswer> =
+        foreign.iter().map(|(index, _)| (*index, BatchAnswer::Fenced)).collect();
     let rows = Rows::gather(&owned)?;
-    if rows.updates.is_empty() {
+    if rows.updates.is_empty() && rows.late.is_empty() {
         let (written, ended) = join(rows.write(session, &statements), session.commit()).await;
         written?;
         ended?;
@@ -69,8 +70,8 @@ async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
             committed: true,
         });
     }
-    let updated = rows.write(session, &statements).await?;
-    let lost = lost(session, &owned, &updated).await?;
+    let touched = rows.write(session, &statements).await?;
+    let lost = lost(session, &owned, &touched).await?;
     let committed = lost.is_empty();
     refused.extend(lost);
     if committed {
@@ -84,26 +85,52 @@ async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
     })
 }
 
-/// Batches whose guarded UPDATE found the row elsewhere. A row that shows our own `changed_seq` is no loss: it is the replay of a commit
-/// whose answer got lost.
-async fn lost(session: &Session, owned: &[Member<'_>], updated: &[Row]) -> Result<Vec<usize>> {
-    let updated: HashSet<i64> = updated.iter().map(|row| row.get("id")).collect();
-    let missing: Vec<(usize, i64, &JobUpdate)> = owned
-        .iter()
-        .filter_map(|(index, batch)| batch.update.as_ref().map(|update| (*index, batch.job.0, update)))
-        .filter(|(_, job, _)| !updated.contains(job))
-        .collect();
-    if missing.is_empty() {
-        return Ok(Vec::new());
+/// Jobs whose row the statements got hold of.
+struct Touched {
+    updated: HashSet<i64>,
+    shared: HashSet<i64>,
+}
+
+impl Touched {
+    fn misses(&self, batch: &JobBatch) -> bool {
+        let job = batch.job.0;
+        (batch.update.is_some() && !self.updated.contains(&job))
+            || (!batch.late.is_empty() && !self.shared.contains(&job))
     }
-    let ids: Vec<i64> = missing.iter().map(|(_, job, _)| *job).collect();
+}
+
+/// Batches whose guarded UPDATE found the row elsewhere, or whose row is locked. A row that shows our own `changed_seq` is no loss: it is
+/// the replay of a commit whose answer got lost.
+async fn lost(session: &Session, owned: &[Member<'_>], touched: &Touched) -> Result<HashMap<usize, BatchAnswer>> {
+    let missing: Vec<&Member<'_>> = owned.iter().filter(|(_, batch)| touched.misses(batch)).collect();
+    if missing.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<i64> = missing.iter().map(|(_, batch)| batch.job.0).collect();
     let rows = session.query(GUARD, &[&ids]).await?;
     let found: HashMap<i64, &Row> = rows.iter().map(|row| (row.get("id"), row)).collect();
-    Ok(missing
-        .iter()
-        .filter(|(_, job, update)| !found.get(job).is_some_and(|row| is_ours(row, update)))
-        .map(|(index, _, _)| *index)
-        .collect())
+    let fate = |(index, batch): &&Member<'_>| Some((*index, refusal(found.get(&batch.job.0).copied(), batch)?));
+    Ok(missing.iter().filter_map(fate).collect())
+}
+
+/// Why a batch that missed its row is left out; none if it is committed already.
+fn refusal(row: Option<&Row>, batch: &JobBatch) -> Option<BatchAnswer> {
+    let Some(row) = row.filter(|row| row.get::<_, i32>("queue_id") == batch.fence.queue.0) else {
+        return Some(BatchAnswer::Fenced);
+    };
+    match &batch.update {
+        Some(update) if is_ours(row, update) => None,
+        Some(update) if !is_expected(row, update) => Some(BatchAnswer::Fenced),
+        _ => Some(BatchAnswer::Blocked),
+    }
+}
+
+/// Is the row where the UPDATE should have found it? Then it could only not get hold of it.
+fn is_expected(row: &Row, update: &JobUpdate) -> bool {
+    let state = row.get::<_, &str>("state");
+    update.from.iter().any(|from| from.as_str() == state)
+        && i64::from(row.get::<_, i32>("run")) == i64::from(update.from_run.0)
+        && row.get::<_, i64>("total") == i64::from(update.tally.total)
 }
 
 fn is_ours(row: &Row, update: &JobUpdate) -> bool {
@@ -159,9 +186,9 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// Sends everything in one pipeline; answers the rows of the guarded UPDATE. The first error is the cause: those behind it only say
+    /// Sends everything in one pipeline; answers which jobs' rows it got hold of. The first error is the cause: those behind it only say
     /// that the transaction is aborted.
-    async fn write(&self, session: &Session, statements: &Statements) -> Result<Vec<Row>> {
+    async fn write(&self, session: &Session, statements: &Statements) -> Result<Touched> {
         let (facts, changes) = join(
             join4(
                 unless(
@@ -205,13 +232,17 @@ impl<'a> Rows<'a> {
         .await;
         facts.0?;
         facts.1?;
-        facts.2?;
+        let shared = facts.2?;
         facts.3?;
         let (updated, (promoted, announced)) = changes;
         let updated = updated?;
         promoted?;
         announced?;
-        Ok(updated)
+        let ids = |rows: Vec<Row>| rows.iter().map(|row| row.get("id")).collect();
+        Ok(Touched {
+            updated: ids(updated),
+            shared: ids(shared),
+        })
     }
 }
 

@@ -1,7 +1,12 @@
 //! Nodes: registration, signs of life, and giving up.
 //!
-//! Owns: who counts as alive, by the database's clock. Never: writes a job. Invariant: of one node id one incarnation is registered.
+//! Owns: who counts as alive. Never: writes a job. Invariant: of one node id one incarnation is registered.
+//!
+//! To other nodes a node lives while its lease does, by the database's clock. To the next incarnation of its own node id that would be too
+//! long: after kill -9 the node would stand still for the rest of the lease. So each incarnation also holds a session lock on the
+//! connection of its heartbeat. The server frees it the moment the process ends, however it ends.
 
+use super::session::Session;
 use super::{Postgres, row, schema, take};
 use crate::domain::ids::UnixMs;
 use crate::store::{NodeIdentity, NodeRow, NodeStore, Ownership, QueueRow, Result, StoreError};
@@ -9,11 +14,23 @@ use async_trait::async_trait;
 
 const CLOCK: &str = include_str!("queries/nodes/clock.sql");
 const REGISTER: &str = include_str!("queries/nodes/register.sql");
+const HOLD: &str = include_str!("queries/nodes/hold.sql");
 const HEARTBEAT: &str = include_str!("queries/nodes/heartbeat.sql");
 const LEAVE: &str = include_str!("queries/nodes/leave.sql");
 const LIST: &str = include_str!("queries/nodes/list.sql");
 const LIST_QUEUES: &str = include_str!("queries/queues/list.sql");
 const RELEASE_QUEUES: &str = include_str!("queries/queues/release.sql");
+
+/// First key of the locks by which incarnations live, beside [`super::LOCK_NAMESPACE`]; the second is a hash of node id and incarnation.
+const INCARNATION_LOCKS: i32 = super::LOCK_NAMESPACE + 1;
+
+/// Takes the lock of this incarnation, unless this session has it already. Waits only for a successor that is asking whether we live.
+async fn hold(session: &Session, node: &NodeIdentity) -> Result<()> {
+    let held = session
+        .query(HOLD, &[&INCARNATION_LOCKS, &node.node, &node.incarnation])
+        .await;
+    held.map(drop)
+}
 
 /// The identity as columns: the lease fits, or the setting is wrong.
 fn lease_s(node: &NodeIdentity) -> Result<i32> {
@@ -34,12 +51,22 @@ impl NodeStore for Postgres {
 
     async fn register_node(&self, node: &NodeIdentity, replace: bool) -> Result<()> {
         let lease_s = lease_s(node)?;
+        // Before the row names it, so that nobody ever finds it registered and its lock free.
+        hold(&self.control().await?, node).await?;
+        // From another session: to the one that holds a lock it always looks free.
         let registered = self
-            .control()
+            .writer()
             .await?
             .first(
                 REGISTER,
-                &[&node.node, &node.incarnation, &node.address, &lease_s, &replace],
+                &[
+                    &node.node,
+                    &node.incarnation,
+                    &node.address,
+                    &lease_s,
+                    &replace,
+                    &INCARNATION_LOCKS,
+                ],
             )
             .await?;
         match registered {
@@ -50,9 +77,10 @@ impl NodeStore for Postgres {
 
     async fn heartbeat(&self, node: &NodeIdentity) -> Result<()> {
         let lease_s = lease_s(node)?;
-        let seen = self
-            .control()
-            .await?
+        let session = self.control().await?;
+        // The connection may be another than at the last heartbeat, and the lock went with the old one.
+        hold(&session, node).await?;
+        let seen = session
             .first(HEARTBEAT, &[&node.node, &node.incarnation, &lease_s])
             .await?;
         match seen {

@@ -221,6 +221,33 @@ fn a_repeated_lease_call_replays_the_last_grant() {
 }
 
 #[test]
+fn a_repeated_lease_call_gets_work_if_its_first_grant_came_back() {
+    let mut bench = Bench::new(2);
+    let first = bench.grant_as("w", 2, Some("r1"));
+    bench.release("w", &first);
+    assert_eq!(bench.grant_as("w", 2, Some("r1")).len(), 2);
+}
+
+#[test]
+fn a_grant_whose_answer_went_down_with_the_node_is_replayed_by_the_next_one() {
+    let mut bench = Bench::new(5);
+    let lost = bench.grant_as("w", 2, Some("r1"));
+    bench.save();
+    bench.crash();
+    assert_eq!(bench.ledger.leased(), 2, "the snapshot carries the leases");
+    assert_eq!(bench.grant_as("w", 2, Some("r1")), lost);
+    assert_eq!(bench.grant_as("w", 2, Some("r2")).len(), 2);
+    bench.report(successes(&lost));
+    bench.save();
+    bench.crash();
+    assert_eq!(
+        bench.grant_as("w", 2, Some("r1")).len(),
+        1,
+        "nothing is left of it: a new grant"
+    );
+}
+
+#[test]
 fn an_empty_grant_is_not_remembered() {
     let mut bench = Bench::with(1, |record| record.state = State::Paused);
     assert!(bench.grant_as("w", 1, Some("r1")).is_empty());

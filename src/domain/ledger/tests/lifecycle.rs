@@ -103,6 +103,17 @@ fn a_cancel_with_grace_waits_for_what_is_leased() {
 }
 
 #[test]
+fn fm05_a_last_attempt_that_expires_does_not_overtake_a_cancel() {
+    let mut bench = Bench::with(1, one_attempt);
+    let leases = bench.grant("dead", 1);
+    bench.control(Control::Cancel { grace_s: 6_000 }).unwrap();
+    bench.pass(LEASE_MS);
+    assert_eq!((bench.state(), bench.error_code()), (State::Canceled, Some("canceled")));
+    assert_eq!(bench.counts(), [1, 0, 0, 0, 0]);
+    assert_eq!(bench.report(successes(&leases)), [Late]);
+}
+
+#[test]
 fn a_cancel_ends_when_its_grace_does() {
     let mut bench = Bench::new(1);
     let leases = bench.grant("w", 1);

@@ -1,1 +1,1 @@
-SELECT id, state, run, changed_seq FROM jobs WHERE id = ANY ($1::bigint[])
+SELECT id, queue_id, state, run, total, changed_seq FROM jobs WHERE id = ANY ($1::bigint[])

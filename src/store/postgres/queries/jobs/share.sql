@@ -1,2 +1,2 @@
--- A retry of the same job and its late results go one after the other.
-SELECT id FROM jobs WHERE id = ANY ($1::bigint[]) ORDER BY id FOR SHARE
+-- A retry of the same job and its late results go one after the other. A row that does not come back is locked.
+SELECT id FROM jobs WHERE id = ANY ($1::bigint[]) ORDER BY id FOR SHARE SKIP LOCKED

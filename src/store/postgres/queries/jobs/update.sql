@@ -1,4 +1,6 @@
--- The one statement that writes states: guarded by the state and run it was decided on. A row that does not come back was elsewhere.
+-- The one statement that writes states: guarded by the state and run it was decided on. A row that does not come back was elsewhere, or
+-- is locked by a transaction that is none of ours: the other jobs of the group must not wait for that.
+WITH free AS MATERIALIZED (SELECT id FROM jobs WHERE id = ANY ($1::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE jobs j SET
     state = u.state, run = u.run, base_run = u.base_run, open = u.open,
     succeeded = u.succeeded, failed = u.failed, counters = u.counters,
@@ -20,7 +22,8 @@ FROM unnest(
     start_at, cancel_at, started_at, finished_at,
     updated_at, changed_seq, reached, priority, policy
 )
-WHERE j.id = u.id AND j.queue_id = u.queue_id AND j.run = u.from_run AND j.state = ANY (string_to_array(u.from_states, ','))
+WHERE j.id = u.id AND j.id IN (SELECT id FROM free) AND j.queue_id = u.queue_id AND j.run = u.from_run
+    AND j.state = ANY (string_to_array(u.from_states, ','))
     -- A chunk of tasks that was appended behind this update's back: it was judged on too few tasks.
     AND j.total = u.total
 RETURNING j.id

@@ -1,0 +1,136 @@
+//! Incarnations of one node id on PostgreSQL: which one lives is known before its lease has run out.
+//!
+//! Owns: the session lock by which an incarnation lives. Never: waits for a lease; those here outlive every test. Invariant: none of its
+//! own.
+
+use crate::cluster::{self, Cluster};
+use crate::conformance::fixture::*;
+use std::sync::Arc;
+use tallykeeper::store::postgres::{Postgres, Settings};
+use tallykeeper::store::{NodeIdentity, StoreError};
+
+async fn open(url: &str) -> AnyStore {
+    Arc::new(Postgres::connect(url, Settings::default()).await.unwrap())
+}
+
+/// Registers without force; repeats only while the store does not answer.
+async fn register(store: &AnyStore, node: &NodeIdentity) -> Result<(), StoreError> {
+    loop {
+        match store.register_node(node, false).await {
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            answer => return answer,
+        }
+    }
+}
+
+async fn heartbeat(store: &AnyStore, node: &NodeIdentity) {
+    loop {
+        match store.heartbeat(node).await {
+            Ok(()) => return,
+            Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+async fn assert_refused(store: &AnyStore, node: &NodeIdentity) {
+    let answer = register(store, node).await;
+    assert!(matches!(answer, Err(StoreError::Conflict(_))), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incarnation_whose_process_is_gone_is_replaced_at_once_and_its_queues_are_taken() {
+    let url = cluster::fresh_database().await;
+    let (first, second) = (open(&url).await, open(&url).await);
+    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
+    register(&first, &older).await.unwrap();
+    let before = first.take_queues(&older, Some("q")).await.unwrap();
+    assert_refused(&second, &newer).await;
+    heartbeat(&first, &older).await;
+    assert_refused(&second, &newer).await;
+    // The end of a process is the end of its connections; the server frees the lock as soon as it has noticed.
+    drop(first);
+    while let Err(why) = register(&second, &newer).await {
+        assert!(matches!(why, StoreError::Conflict(_)), "{why}");
+        tokio::task::yield_now().await;
+    }
+    let after = second.take_queues(&newer, None).await.unwrap();
+    let (before, after) = (fence_of(&before, "q").unwrap(), fence_of(&after, "q").unwrap());
+    assert_eq!(after.epoch.0, before.epoch.0 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_on_a_new_connection_takes_the_lock_again() {
+    let url = cluster::fresh_database().await;
+    let (first, second) = (open(&url).await, open(&url).await);
+    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
+    register(&first, &older).await.unwrap();
+    let db = cluster::connect(&url).await;
+    let lost = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    assert!(db.query_one(lost, &[]).await.unwrap().get::<_, i64>(0) > 0);
+    heartbeat(&first, &older).await;
+    assert_refused(&second, &newer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_server_makes_nobody_look_dead() {
+    let cluster = Cluster::start();
+    let url = cluster.fresh_database().await;
+    let (first, second) = (open(&url).await, open(&url).await);
+    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
+    register(&first, &older).await.unwrap();
+    cluster.kill();
+    cluster.restart();
+    // Its lock went with the server; that says nothing about its process.
+    assert_refused(&second, &newer).await;
+    heartbeat(&first, &older).await;
+    assert_refused(&second, &newer).await;
+    drop(first);
+    while let Err(why) = register(&second, &newer).await {
+        assert!(matches!(why, StoreError::Conflict(_)), "{why}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm55_of_two_that_find_the_same_dead_incarnation_one_wins() {
+    let url = cluster::fresh_database().await;
+    for round in 0..10 {
+        let dead = node(&format!("n{round}"), "0", ALIVE_S);
+        let first = open(&url).await;
+        register(&first, &dead).await.unwrap();
+        drop(first);
+        let mut rivals = Vec::new();
+        for incarnation in ["1", "2"] {
+            let (url, rival) = (url.clone(), node(&dead.node, incarnation, ALIVE_S));
+            rivals.push(tokio::spawn(async move {
+                let store = open(&url).await;
+                // Either the dead one still looks alive, or the rival is; the row says which.
+                loop {
+                    match register(&store, &rival).await {
+                        Ok(()) => return (store, rival, true),
+                        Err(_)
+                            if store
+                                .list_nodes()
+                                .await
+                                .unwrap()
+                                .iter()
+                                .any(|n| n.node == rival.node && n.incarnation != "0") =>
+                        {
+                            return (store, rival, false);
+                        }
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            }));
+        }
+        let (first, second) = (
+            rivals.pop().unwrap().await.unwrap(),
+            rivals.pop().unwrap().await.unwrap(),
+        );
+        assert!(first.2 ^ second.2, "both or neither registered");
+        let (store, winner, _) = if first.2 { first } else { second };
+        heartbeat(&store, &winner).await;
+    }
+}
