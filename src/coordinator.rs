@@ -11,9 +11,13 @@ mod committer;
 mod directory;
 mod handle;
 mod job_actor;
+mod log_book;
 mod node;
+mod overview;
+mod purger;
 mod queue_actor;
 mod shared;
+mod sightings;
 mod snapshotter;
 mod watching;
 
@@ -59,6 +63,14 @@ pub struct Settings {
     pub lease_payload_bytes: usize,
     /// Bytes of results gathered for one commit of one job.
     pub batch_bytes: usize,
+    /// A worker counts as alive for so long after its last call, in seconds.
+    pub worker_alive_s: u32,
+    /// Workers remembered; beyond it those seen longest ago are forgotten.
+    pub workers_kept: usize,
+    /// Log entries a job keeps; about a tenth more until they are trimmed.
+    pub log_entries_per_job: u32,
+    /// Bytes of log entries that wait to be written.
+    pub log_queue_bytes: usize,
     /// Jobs that are final leave memory after being idle for so long.
     pub passivate_after: Duration,
     /// Longest wait for the last commits and snapshots when draining.
@@ -85,6 +97,10 @@ impl Default for Settings {
             worker_in_flight: 2_000,
             lease_payload_bytes: 16 << 20,
             batch_bytes: 32 << 20,
+            worker_alive_s: 120,
+            workers_kept: 10_000,
+            log_entries_per_job: 10_000,
+            log_queue_bytes: 16 << 20,
             passivate_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             restores_leases: true,

@@ -5,11 +5,13 @@
 //! Never: reads a clock, draws randomness, does I/O or names a runtime or a database; time is passed in as [`UnixMs`](ids::UnixMs).
 //! Invariant: every rule of a job lives in this room; the rooms to the right carry out what it decides.
 
+pub mod failures;
 pub mod ids;
 pub mod job;
 pub mod json_text;
 pub mod lease;
 pub mod ledger;
+pub mod logs;
 pub mod policy;
 pub mod progress;
 pub mod rotation;

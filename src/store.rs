@@ -6,7 +6,8 @@
 
 use crate::domain::ids::{Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{Fence, JobRecord, NewJob, NewTask};
-use crate::domain::rows::{Fact, JobBatch, Verdict};
+use crate::domain::logs::{Entry, Level, Source};
+use crate::domain::rows::{Cause, Fact, JobBatch, Verdict};
 use crate::domain::state::State;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -220,6 +221,60 @@ pub struct ResultFilter {
     pub max_bytes: usize,
 }
 
+/// A queue as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRow {
+    pub queue: String,
+    pub epoch: Epoch,
+    /// None: nobody owns it.
+    pub node: Option<String>,
+    /// How many jobs are in each state; states without any are left out.
+    pub jobs: Vec<(State, u64)>,
+}
+
+/// A task that failed for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureRow {
+    pub task: TaskNo,
+    pub error: String,
+    pub worker: String,
+    pub at: UnixMs,
+}
+
+/// A spent attempt, read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpentAttempt {
+    pub task: TaskNo,
+    pub attempt: u32,
+    pub cause: Cause,
+    pub error: Option<String>,
+    pub worker: String,
+    pub at: UnixMs,
+}
+
+/// Which log entries to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter {
+    pub job: JobId,
+    /// Only entries with a larger number; none: the newest.
+    pub after: Option<i64>,
+    /// Only entries of this level or a graver one.
+    pub level: Level,
+    pub limit: u32,
+}
+
+/// A log entry, read back. Numbers rise with time and are never given out twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRow {
+    pub id: i64,
+    pub at: UnixMs,
+    pub level: Level,
+    pub source: Source,
+    pub worker: Option<String>,
+    pub task: Option<TaskNo>,
+    pub message: String,
+}
+
 /// A stored access token; the secret itself is never stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
@@ -272,6 +327,9 @@ pub trait NodeStore: Send + Sync {
     async fn release_node(&self, node: &NodeIdentity) -> Result<()>;
 
     async fn list_nodes(&self) -> Result<Vec<NodeRow>>;
+
+    /// Every queue by name, with its owner and its jobs counted by state.
+    async fn list_queues(&self) -> Result<Vec<QueueRow>>;
 }
 
 /// Writing jobs.
@@ -296,6 +354,14 @@ pub trait JobStore: Send + Sync {
     /// Saves snapshots of many jobs in one transaction; each only if its `version` is larger than the stored one. A job whose epoch is
     /// another is skipped and answered `Fenced`.
     async fn save_snapshots(&self, snapshots: &[SnapshotRow]) -> Result<Vec<BatchAnswer>>;
+
+    /// Removes a final job's row, snapshot and idempotency key in one transaction that proves ownership first (`Fenced`), and notes that
+    /// its other rows are to be purged. `Conflict` if the job is in another run or not final, `NotFound` if it is gone. Its completion
+    /// events stay.
+    async fn delete_job(&self, job: JobId, fence: Fence, run: Run) -> Result<()>;
+
+    /// Removes at most so many rows of one deleted job; answers false once no deleted job has any left. Exempt from the fence.
+    async fn purge_deleted(&self, limit: u32) -> Result<bool>;
 }
 
 /// Reading jobs. Reads never take locks and never block writers.
@@ -320,6 +386,12 @@ pub trait ReadStore: Send + Sync {
     /// Results of the current view, one row per decided task in order of its number: the latest standing success, else the
     /// current run's failure. Late results that did not count are marked.
     async fn results(&self, filter: &ResultFilter) -> Result<Vec<ResultRow>>;
+
+    /// Tasks that failed for good in this run, in order of their numbers, at most `limit`; of an error its first `max_chars` characters.
+    async fn failures(&self, job: JobId, run: Run, limit: u32, max_chars: u32) -> Result<Vec<FailureRow>>;
+
+    /// The last spent attempt in this run of each of the named tasks that has one, in the order of their numbers.
+    async fn last_attempts(&self, job: JobId, run: Run, tasks: &[TaskNo]) -> Result<Vec<SpentAttempt>>;
 }
 
 /// Access tokens.
@@ -341,7 +413,21 @@ pub trait TicketStore: Send + Sync {
     async fn take_ticket(&self, hash: &[u8; 32]) -> Result<Option<TicketRow>>;
 }
 
+/// Logs of jobs: append-only, and exempt from the fence, since they say nothing that counts.
+#[async_trait]
+pub trait LogStore: Send + Sync {
+    /// Appends entries of any jobs in one transaction; of each job they are numbered upwards in the order given. Entries of a job that
+    /// does not exist are left out. Touches no row of a job.
+    async fn append_logs(&self, entries: &[Entry]) -> Result<()>;
+
+    /// Entries of a job in order of their numbers: those after `after`, else the newest ones; at most `limit`.
+    async fn logs(&self, filter: &LogFilter) -> Result<Vec<LogRow>>;
+
+    /// Removes all entries of a job but so many of the newest.
+    async fn trim_logs(&self, job: JobId, keep: u32) -> Result<()>;
+}
+
 /// A whole store.
-pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + 'static {
+pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + LogStore + 'static {
     fn capabilities(&self) -> Capabilities;
 }

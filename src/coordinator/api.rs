@@ -3,11 +3,13 @@
 //! Owns: the request and reply shapes and the errors of the [`Coordinator`](super::Coordinator) handle. Never: parses or prints the wire
 //! form. Invariant: an `Ok` for a result is only ever built after its commit.
 
+use crate::domain::failures::Group;
 use crate::domain::ids::{Attempt, Epoch, JobId, Run, TaskNo, UnixMs};
 use crate::domain::job::{InvalidJob, JobRecord};
 use crate::domain::progress::Progress;
 use crate::domain::state::State;
-use crate::store::StoreError;
+use crate::store::{SpentAttempt, StoreError};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +70,18 @@ pub struct LeaseJob {
     pub request_id: Option<String>,
 }
 
+/// A worker keeps leases for longer, and may say how far it has come.
+#[derive(Debug, Clone)]
+pub struct ExtendLeases {
+    pub worker: Arc<str>,
+    /// Token texts as the worker sent them.
+    pub leases: Vec<String>,
+    /// Key of a stage that the tasks have come to.
+    pub stage: Option<String>,
+    /// What the worker is doing, for people.
+    pub note: Option<Arc<str>>,
+}
+
 /// What a worker says became of one lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReportedResult {
@@ -85,7 +99,7 @@ pub struct PostResults {
     pub then_lease: Option<u32>,
 }
 
-pub use crate::domain::ledger::{Control, Disposition, Report, RetryOnly, TaskState};
+pub use crate::domain::ledger::{Control, Disposition, Hint, Report, RetryOnly, TaskState, Undecided};
 
 /// Answer to posted results, in the order of the items.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +145,69 @@ pub struct TaskView {
     pub attempt: Attempt,
     pub worker: Option<Arc<str>>,
     pub expires_at: Option<UnixMs>,
+}
+
+/// A worker as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    pub worker: Arc<str>,
+    pub alive: bool,
+    /// It waits for work right now.
+    pub waiting: bool,
+    /// Queues it has asked, or whose tasks it held.
+    pub queues: Vec<String>,
+    pub first_seen: UnixMs,
+    pub last_seen: UnixMs,
+    /// Tasks it holds, by job.
+    pub holds: Vec<(JobId, u32)>,
+    /// Tasks it has reported since it was first seen.
+    pub done: u64,
+    pub failed: u64,
+}
+
+/// A queue as it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueView {
+    pub queue: String,
+    pub node: Option<String>,
+    pub epoch: Epoch,
+    pub jobs: BTreeMap<State, u64>,
+    /// Tasks that could be handed out now.
+    pub claimable: u64,
+    /// Calls that wait for work here.
+    pub parked: u32,
+    pub workers_alive: u32,
+    /// None: not since this node started.
+    pub last_polled: Option<UnixMs>,
+}
+
+/// Where a job in memory stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobStanding {
+    pub claimable: u32,
+    pub holders: Vec<(Arc<str>, u32)>,
+}
+
+/// Why a job is not done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    pub view: JobView,
+    pub waits_for: Vec<Hint>,
+    pub undecided: Vec<Undecided>,
+    pub undecided_total: u32,
+    /// Of the undecided tasks that were tried.
+    pub last_attempts: HashMap<TaskNo, SpentAttempt>,
+    pub keys: HashMap<TaskNo, Option<String>>,
+}
+
+/// Failures of a job, grouped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failures {
+    pub groups: Vec<Group>,
+    /// Failures in none of the groups.
+    pub other: u32,
+    /// All failures were read; else only the first.
+    pub complete: bool,
 }
 
 /// Why a call could not be carried out. Nothing was changed unless said otherwise.

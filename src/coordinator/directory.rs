@@ -172,6 +172,12 @@ impl Directory {
             .cloned()
     }
 
+    /// The job is gone.
+    pub(super) fn forget_queue_of(&self, job: JobId) {
+        let mut known = self.queues_of_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&job);
+    }
+
     /// Remembers a job's queue, which never changes.
     pub(super) fn note_queue_of(&self, job: JobId, queue: Arc<str>) {
         let mut known = self.queues_of_jobs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,16 +6,17 @@
 use super::api::*;
 use super::awaited::Awaited;
 use super::directory::{JobHandle, Lane, Permit};
-use super::job_actor::{Answer, Ask, Request, Undelivered, needs_actor};
+use super::job_actor::{Answer, Ask, JobDeleted, Request, Undelivered, needs_actor};
 use super::queue_actor::{Poll, PollQueue};
 use super::{Coordinator, Readiness, Result};
 use crate::domain::ids::{JobId, TaskNo, UnixMs};
 use crate::domain::job::{JobRecord, NewJob, NewTask};
 use crate::domain::lease::Lease;
 use crate::domain::ledger::Item;
+use crate::domain::logs::{Entry, Level};
 use crate::domain::progress::{Progress, StageProgress, fraction};
 use crate::domain::state::State;
-use crate::store::{Created, Idempotency, JobFilter, Store};
+use crate::store::{Created, Idempotency, JobFilter, LogFilter, LogRow, Store, StoreError};
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use tokio::sync::oneshot;
 
 /// Payload bytes read at once to find the keys of tasks.
 const KEY_PAGE_BYTES: usize = 1 << 20;
+/// Longest sleep of a reader that follows a log.
+const LOG_NAP: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     /// The store, for reads that need no actor (results, tokens).
@@ -60,6 +63,9 @@ impl Coordinator {
         if !is_new {
             return Ok((self.job(record.id).await?, false));
         }
+        let words = format!("created {} with {} tasks", record.state, record.tally.total);
+        let created = Entry::own(record.id, self.now(), Level::Info, words);
+        self.shared.log_book.note(vec![created]);
         // The job is durable; whatever happens to its activation, it will be activated again.
         match self.own_queue(&record.queue).await {
             Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
@@ -141,6 +147,69 @@ impl Coordinator {
         }
     }
 
+    /// Writes entries into a job's log; returns once they are durable.
+    pub async fn post_logs(&self, job: JobId, entries: Vec<Entry>) -> Result<()> {
+        self.refuse_when_draining()?;
+        // Known, or found in the store: a log of no job is not written.
+        let queue = self.queue_of(job).await?;
+        for worker in entries.iter().filter_map(|entry| entry.worker.as_deref()) {
+            self.shared.sightings.see(&worker.into(), &queue, self.now());
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let answer = self.shared.log_book.post(entries);
+        let answer = answer.ok_or(CoordinatorError::Busy("too many log entries wait to be written"))?;
+        let written = self.within_store_wait(answer).await?;
+        written.map_err(|_| CoordinatorError::StoreUnavailable)?
+    }
+
+    /// Entries of a job's log; while there are none the call waits, at most so long.
+    pub async fn logs(&self, filter: LogFilter, wait: Duration) -> Result<Vec<LogRow>> {
+        let deadline = Instant::now() + wait;
+        self.queue_of(filter.job).await?;
+        let permit = (!wait.is_zero()).then(|| self.shared.polls.clone().try_acquire_owned());
+        let _permit = permit
+            .transpose()
+            .map_err(|_| CoordinatorError::Busy("too many callers wait"))?;
+        let follow = self.shared.log_book.follow(filter.job);
+        loop {
+            // Armed before the read: an entry that is written in between is not missed.
+            let mut written = std::pin::pin!(follow.notified());
+            written.as_mut().enable();
+            let rows = self.within_store_wait(self.shared.store.logs(&filter)).await??;
+            if !rows.is_empty() || Instant::now() >= deadline || self.shared.is_draining() {
+                return Ok(rows);
+            }
+            // The bound lets a draining node answer in time.
+            let nap = deadline.min(Instant::now() + LOG_NAP);
+            let _ = tokio::time::timeout_at(nap.into(), written).await;
+        }
+    }
+
+    /// Deletes a final job. Its row is gone when this answers; its other rows follow in pieces.
+    pub async fn delete(&self, job: JobId) -> Result<()> {
+        let Answer::Deletable(fence, run) = self.ask_job(job, Lane::Controls, Request::ProveDeletable).await? else {
+            return Err(mismatched());
+        };
+        // Guarded by fence, run and state: a retry that comes in between keeps the job.
+        match self
+            .within_store_wait(self.shared.store.delete_job(job, fence, run))
+            .await?
+        {
+            Ok(()) => {}
+            Err(StoreError::Conflict(_)) => return Err(CoordinatorError::Busy("the job has just been changed")),
+            Err(error) => return Err(error.into()),
+        }
+        self.shared.directory.forget_queue_of(job);
+        if let Some(handle) = self.shared.directory.job(job) {
+            // Waited for, so that whoever hears of the deletion and asks again finds no actor. A closed mailbox is as good.
+            let _ = self.within_store_wait(handle.addr.send(JobDeleted)).await?;
+        }
+        self.shared.purge_now.notify_one();
+        Ok(())
+    }
+
     pub async fn lease_job(&self, job: JobId, call: LeaseJob) -> Result<Granted> {
         let LeaseJob {
             worker,
@@ -169,23 +238,40 @@ impl Coordinator {
             lease: Lease::decode(&item.lease).ok(),
             report: item.report,
         };
-        let items = call.items.into_iter().map(decode).collect();
+        let items: Vec<Item> = call.items.into_iter().map(decode).collect();
+        let succeeds = |item: &Item| matches!(item.report, Report::Succeeded { .. });
+        let succeeded: Vec<bool> = items.iter().map(succeeds).collect();
+        let worker = call.worker.clone();
         let request = Request::Results {
             worker: call.worker,
             items,
             then_lease: call.then_lease,
         };
         match self.ask_job(job, Lane::Results, request).await? {
-            Answer::Results(posted) => Ok(posted),
+            Answer::Results(posted) => {
+                self.count_results(job, &worker, &succeeded, &posted.dispositions);
+                Ok(posted)
+            }
             _ => Err(mismatched()),
         }
     }
 
-    pub async fn extend(&self, job: JobId, worker: Arc<str>, leases: Vec<String>) -> Result<Extended> {
-        match self
-            .ask_job(job, Lane::Leases, Request::Extend { worker, leases })
-            .await?
-        {
+    fn count_results(&self, job: JobId, worker: &Arc<str>, succeeded: &[bool], dispositions: &[Disposition]) {
+        let (mut done, mut failed) = (0, 0);
+        for (&success, disposition) in succeeded.iter().zip(dispositions) {
+            match (disposition, success) {
+                (Disposition::Counted, true) => done += 1,
+                (Disposition::Counted | Disposition::Retrying, false) => failed += 1,
+                _ => {}
+            }
+        }
+        if let Some(queue) = self.shared.directory.queue_of(job) {
+            self.shared.sightings.count(worker, &queue, done, failed, self.now());
+        }
+    }
+
+    pub async fn extend(&self, job: JobId, call: ExtendLeases) -> Result<Extended> {
+        match self.ask_job(job, Lane::Leases, Request::Extend(call)).await? {
             Answer::Extended(extended) => Ok(extended),
             _ => Err(mismatched()),
         }
@@ -223,18 +309,7 @@ impl Coordinator {
         else {
             return Err(mismatched());
         };
-        let mut keys: HashMap<TaskNo, Option<String>> = HashMap::with_capacity(found.len());
-        let mut left: Vec<TaskNo> = found.iter().map(|(task, _)| *task).collect();
-        while !left.is_empty() {
-            let rows = self
-                .within_store_wait(self.shared.store.tasks(job, &left, KEY_PAGE_BYTES))
-                .await??;
-            let Some(last) = rows.last().map(|row| row.task) else {
-                break;
-            };
-            keys.extend(rows.into_iter().map(|row| (row.task, row.key)));
-            left.retain(|task| *task > last);
-        }
+        let mut keys = self.keys_of(job, found.iter().map(|(task, _)| *task).collect()).await?;
         let view = |(task, status): (TaskNo, crate::domain::ledger::TaskStatus)| TaskView {
             task,
             key: keys.remove(&task).flatten(),
@@ -246,9 +321,26 @@ impl Coordinator {
         Ok(found.into_iter().map(view).collect())
     }
 
+    /// The keys of some tasks.
+    pub(super) async fn keys_of(&self, job: JobId, mut left: Vec<TaskNo>) -> Result<HashMap<TaskNo, Option<String>>> {
+        left.sort_unstable();
+        let mut keys = HashMap::with_capacity(left.len());
+        while !left.is_empty() {
+            let reading = self.shared.store.tasks(job, &left, KEY_PAGE_BYTES);
+            let rows = self.within_store_wait(reading).await??;
+            let Some(last) = rows.last().map(|row| row.task) else {
+                break;
+            };
+            keys.extend(rows.into_iter().map(|row| (row.task, row.key)));
+            left.retain(|task| *task > last);
+        }
+        Ok(keys)
+    }
+
     /// The fair next job among some queues gives tasks; without any the call waits, at most as long as it says.
     pub async fn lease_any(&self, call: LeaseAny) -> Result<Granted> {
         self.refuse_when_draining()?;
+        let _asking = self.shared.sightings.asks(&call.worker, &call.queues, self.now());
         let deadline = Instant::now() + call.wait;
         let permit = self.shared.polls.clone().try_acquire_owned();
         let permit = Arc::new(permit.map_err(|_| CoordinatorError::Busy("too many callers wait for work"))?);
@@ -357,9 +449,17 @@ impl Coordinator {
         self.activate(&queue, job).await
     }
 
-    async fn ask_job(&self, job: JobId, lane: Lane, request: Request) -> Result<Answer> {
+    pub(super) async fn ask_job(&self, job: JobId, lane: Lane, request: Request) -> Result<Answer> {
         self.refuse_when_draining()?;
         let handle = self.handle(job).await?;
+        if let Some(worker) = request.worker() {
+            self.shared.sightings.see(worker, &handle.queue, self.now());
+            if matches!(request, Request::Grant { .. }) {
+                self.shared
+                    .sightings
+                    .note_polled(std::slice::from_ref(&handle.queue), self.now());
+            }
+        }
         self.ask(&handle, lane, request).await
     }
 
@@ -403,12 +503,13 @@ impl Coordinator {
         let tally = &record.tally;
         let decided = tally.succeeded + tally.failed;
         let share = |reached| fraction(reached, tally.total, record.open, record.expected_total);
-        let stages = record.stages.iter().map(|stage| StageProgress {
+        let reached = tally.reached.iter().copied().chain(std::iter::repeat(0));
+        let stages = record.stages.iter().zip(reached).map(|(stage, reached)| StageProgress {
             key: stage.key.clone(),
             name: stage.name.clone(),
-            reached: tally.succeeded,
+            reached: reached.max(tally.succeeded),
             total: tally.total,
-            fraction: share(tally.succeeded),
+            fraction: share(reached.max(tally.succeeded)),
         });
         let progress = Progress {
             seq: record.changed_seq,

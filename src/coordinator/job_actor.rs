@@ -6,13 +6,14 @@
 mod deliver;
 mod handlers;
 mod ingest;
+mod journal;
 mod load;
 mod messages;
 mod payloads;
 mod publish;
 
 pub(super) use messages::{
-    Answer, Ask, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Wake,
+    Answer, Ask, JobDeleted, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Wake,
 };
 
 use super::api::*;
@@ -22,7 +23,7 @@ use super::shared::Shared;
 use crate::domain::ids::{JobId, UnixMs};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
-use crate::domain::ledger::{Command, Effects, Grant, Ledger, NewerTokens, Results, Ticket};
+use crate::domain::ledger::{Command, Effects, Extend, Grant, Ledger, NewerTokens, Results, Settlement, Ticket};
 use crate::domain::state::State;
 use actix::prelude::*;
 use messages::Waiter;
@@ -50,10 +51,12 @@ pub(super) struct JobActor {
     last_ticket: u64,
     chunks: HashMap<Ticket, Arc<Vec<NewTask>>>,
     payloads: Payloads,
+    journal: journal::Journal,
     names: Option<(Arc<str>, Arc<str>)>,
     wake: Option<(UnixMs, SpawnHandle)>,
     /// Tasks that the queue was told could be handed out.
     offered: u32,
+    offered_priority: i32,
     has_served: bool,
     /// A poll came away with nothing although there was something.
     turned_away: bool,
@@ -90,9 +93,11 @@ impl JobActor {
             last_ticket: 0,
             chunks: HashMap::new(),
             payloads: Payloads::default(),
+            journal: journal::Journal::default(),
             names: None,
             wake: None,
             offered: 0,
+            offered_priority: 0,
             has_served: false,
             turned_away: false,
             last_leased: 0,
@@ -134,6 +139,7 @@ impl JobActor {
             && let Some(committer) = self.shared.committer.get()
         {
             self.writes_under_way += 1;
+            self.journal.sent(&batch);
             committer.do_send(CommitBatch {
                 batch,
                 answer_to: ctx.address().recipient(),
@@ -156,7 +162,9 @@ impl JobActor {
     fn after_change(&mut self, ctx: &mut Context<Self>) {
         let Some(ledger) = self.ledger.as_mut() else { return };
         let ready = ledger.claimable();
-        let news = (ready == 0) != (self.offered == 0) || ready > self.offered;
+        let priority = ledger.record().priority;
+        let moved = std::mem::replace(&mut self.offered_priority, priority) != priority && ready > 0;
+        let news = (ready == 0) != (self.offered == 0) || ready > self.offered || moved;
         let leased = ledger.leased();
         // A worker that was turned away at its cap may have room now.
         let room = self.turned_away && leased < self.last_leased;
@@ -166,7 +174,6 @@ impl JobActor {
         }
         if news || std::mem::take(&mut self.has_served) || (room && ready > 0) {
             self.offered = ready;
-            let priority = ledger.record().priority;
             self.queue.do_send(Claimability {
                 job: self.job,
                 priority,
@@ -194,6 +201,20 @@ impl JobActor {
         }
         if resting && self.idle_check.is_none() {
             self.check_idle_later(ctx);
+        }
+    }
+
+    fn settled(&mut self, settlement: Settlement, ctx: &mut Context<Self>) {
+        // The next batch is on its way before this call ends, so what the last one did is taken out first.
+        let failed = self.journal.take();
+        let before = self
+            .ledger
+            .as_ref()
+            .map(|ledger| journal::Standing::of(ledger.record()));
+        let refused = settlement.refused.clone();
+        self.apply(Command::Settled(settlement), ctx);
+        if let Some(before) = before {
+            self.write_journal(failed, &refused, &before, self.shared.clock.now());
         }
     }
 
@@ -263,6 +284,7 @@ impl JobActor {
         self.ledger = None;
         self.stop_showing(ctx);
         self.payloads = Payloads::default();
+        self.journal.take();
         self.chunks.clear();
         self.is_dirty = false;
         if let Some((_, handle)) = self.wake.take() {
@@ -296,6 +318,19 @@ impl JobActor {
         })
     }
 
+    fn explain(&mut self, limit: usize) -> Option<Explanation> {
+        let view = self.view()?;
+        let ledger = self.ledger.as_ref()?;
+        Some(Explanation {
+            waits_for: ledger.waits_for(self.shared.clock.now()),
+            undecided: ledger.undecided(limit),
+            undecided_total: ledger.undecided_count(),
+            last_attempts: HashMap::new(),
+            keys: HashMap::new(),
+            view,
+        })
+    }
+
     fn take_request(&mut self, ask: Ask, ctx: &mut Context<Self>) {
         let Ask { request, reply, permit } = ask;
         if reply.is_closed() {
@@ -315,6 +350,30 @@ impl JobActor {
                 self.show_to(channel, ctx);
                 return self.answer(caller(Vec::new()), Ok(Answer::Watched));
             }
+            Request::Standing => {
+                let standing = self.ledger.as_ref().map(|ledger| JobStanding {
+                    claimable: ledger.claimable(),
+                    holders: ledger.holders(),
+                });
+                let answer = standing.map(Answer::Standing).ok_or(CoordinatorError::NotOwner);
+                self.answer(caller(Vec::new()), answer);
+                return;
+            }
+            Request::Explain { limit } => {
+                let told = self.explain(limit as usize).ok_or(CoordinatorError::NotOwner);
+                self.answer(caller(Vec::new()), told.map(|told| Answer::Explained(Box::new(told))));
+                return;
+            }
+            Request::ProveDeletable => {
+                let ruling = self.ledger.as_ref().map(Ledger::may_be_deleted);
+                let answer = ruling.ok_or(CoordinatorError::NotOwner);
+                let answer = answer.and_then(|ruling| ruling.map_err(deliver::refused));
+                self.answer(
+                    caller(Vec::new()),
+                    answer.map(|(fence, run)| Answer::Deletable(fence, run)),
+                );
+                return;
+            }
             Request::Tasks { state, after, limit } => {
                 let ledger = self.ledger.as_ref();
                 let tasks = ledger.map(|ledger| Answer::Tasks(ledger.tasks_in(state, after, limit as usize)));
@@ -333,13 +392,15 @@ impl JobActor {
                     request_id,
                 })
             }
-            Request::Extend { worker, leases } => {
-                let decoded = decode(&leases);
-                Command::Extend {
-                    ticket: self.admit(caller(leases)),
-                    worker,
-                    leases: decoded,
-                }
+            Request::Extend(call) => {
+                let leases = decode(&call.leases);
+                Command::Extend(Extend {
+                    ticket: self.admit(caller(call.leases)),
+                    worker: call.worker,
+                    leases,
+                    stage: call.stage,
+                    note: call.note,
+                })
             }
             Request::Release { worker, leases } => {
                 let decoded = decode(&leases);

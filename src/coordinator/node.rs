@@ -9,7 +9,7 @@ use super::directory::{JobHandle, QueueHandle};
 use super::job_actor::{Settle, Wake};
 use super::queue_actor::{Activate, DismissPolls, QueueActor};
 use super::shared::Shared;
-use super::{Coordinator, Result, Settings, snapshotter};
+use super::{Coordinator, Result, Settings, log_book, purger, snapshotter};
 use crate::domain::ids::JobId;
 use crate::store::{NodeIdentity, OwnedQueue, Ownership, Store, StoreError};
 use actix::{Actor, Arbiter};
@@ -102,6 +102,8 @@ impl Coordinator {
         self.threads.store.spawn(async move {
             actix::spawn(snapshotter::run(shared.clone()));
             actix::spawn(wake_after_outages(shared.clone()));
+            actix::spawn(purger::run(shared.clone()));
+            actix::spawn(log_book::run(shared.clone()));
             actix::spawn(beat(shared));
         });
     }
@@ -197,6 +199,8 @@ impl Coordinator {
         tokio::time::timeout_at(deadline.into(), saved)
             .await
             .map_err(|_| CoordinatorError::StoreUnavailable)??;
+        // A log is no promise: what cannot be written in time is left out.
+        let _ = tokio::time::timeout_at(deadline.into(), shared.log_book.flush()).await;
         let released = shared.store.release_node(&shared.identity);
         tokio::time::timeout_at(deadline.into(), released)
             .await

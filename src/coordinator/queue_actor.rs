@@ -123,6 +123,11 @@ pub(super) struct Activate(pub(super) JobId);
 #[rtype(result = "()")]
 pub(super) struct DismissPolls;
 
+/// How many callers wait here?
+#[derive(Message)]
+#[rtype(result = "u32")]
+pub(super) struct CountParked;
+
 pub(super) struct QueueActor {
     name: Arc<str>,
     fence: Fence,
@@ -348,6 +353,14 @@ impl Handler<Activate> for QueueActor {
         self.shared.directory.enter_job(job, handle.clone());
         metrics::gauge!("tallykeeper_active_jobs", "queue" => self.name.to_string()).set(self.jobs.len() as f64);
         MessageResult(handle)
+    }
+}
+
+impl Handler<CountParked> for QueueActor {
+    type Result = u32;
+
+    fn handle(&mut self, _: CountParked, _: &mut Self::Context) -> u32 {
+        self.parked.values().filter(|poll| poll.is_waiting()).count() as u32
     }
 }
 

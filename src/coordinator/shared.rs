@@ -8,6 +8,8 @@ use super::clock::Clock;
 use super::committer::CommitBatch;
 use super::directory::Directory;
 use super::job_actor::TakeSnapshot;
+use super::log_book::LogBook;
+use super::sightings::Sightings;
 use super::{Readiness, Settings};
 use crate::domain::ids::{JobId, LeaseSeq, UnixMs};
 use crate::store::{NodeIdentity, Store, StoreError};
@@ -31,11 +33,15 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) directory: Directory,
     pub(super) board: Arc<Board>,
+    pub(super) log_book: LogBook,
+    pub(super) sightings: Sightings,
     pub(super) committer: OnceLock<Recipient<CommitBatch>>,
     /// Jobs that changed since their last snapshot.
     pub(super) dirty: Mutex<HashMap<JobId, Recipient<TakeSnapshot>>>,
     /// Wakes the snapshotter before its interval is over.
     pub(super) snapshot_now: Notify,
+    /// Wakes the purger: a job was deleted.
+    pub(super) purge_now: Notify,
     /// One save at a time, so that a drain cannot overtake a snapshot that is still being written.
     pub(super) saving: tokio::sync::Mutex<()>,
     /// One take-over of a new queue at a time.
@@ -57,6 +63,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(store: Arc<dyn Store>, settings: Settings, identity: NodeIdentity, now: UnixMs) -> Shared {
+        let log_book = LogBook::new(settings.log_queue_bytes);
+        let sightings = Sightings::new(settings.workers_kept);
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
         let board = Arc::new(Board::new(settings.streams_max, settings.stream_messages_per_s));
         Shared {
@@ -66,9 +74,12 @@ impl Shared {
             clock: Clock::anchored(now),
             directory: Directory::default(),
             board,
+            log_book,
+            sightings,
             committer: OnceLock::new(),
             dirty: Mutex::default(),
             snapshot_now: Notify::new(),
+            purge_now: Notify::new(),
             saving: tokio::sync::Mutex::new(()),
             taking: tokio::sync::Mutex::new(()),
             recovered: Notify::new(),

@@ -75,6 +75,10 @@ pub struct Tally {
     pub succeeded: u32,
     pub failed: u32,
     pub counters: BTreeMap<String, i64>,
+    /// Tasks that have come to each stage, in the order of the job's stages; shorter or empty if nothing was counted. Never falls
+    /// inside a run.
+    #[serde(default)]
+    pub reached: Vec<u32>,
 }
 
 /// Why a job ended the way it did.

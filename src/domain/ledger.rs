@@ -13,11 +13,13 @@
 mod batch;
 mod command;
 mod control;
+mod explain;
 mod grant;
 mod ingest;
 mod judge;
 mod leases;
 mod load;
+mod marks;
 mod settle;
 mod snapshot;
 mod task_map;
@@ -28,6 +30,7 @@ mod verdict;
 mod view;
 
 pub use command::*;
+pub use explain::{Hint, Undecided};
 pub use load::{CorruptJob, Loading, NewerTokens};
 
 use super::ids::{LeaseSeq, Seq, UnixMs};
@@ -103,6 +106,8 @@ pub struct Ledger {
     throughput: Throughput,
     /// Largest fraction of this run that may have been shown: appending to an open job must not take it back.
     fraction_floor: f64,
+    /// The same for each stage.
+    stage_floors: Vec<f64>,
     /// Grows with everything that a snapshot or a reader would see differently.
     revision: u64,
 }
@@ -113,7 +118,7 @@ impl Ledger {
         let mut effects = Effects::default();
         match command {
             Command::Grant(grant) => self.grant(grant, now, &mut effects),
-            Command::Extend { ticket, worker, leases } => self.extend(ticket, &worker, &leases, now, &mut effects),
+            Command::Extend(extend) => self.extend(extend, now, &mut effects),
             Command::Release { ticket, worker, leases } => self.release(ticket, &worker, &leases, now, &mut effects),
             Command::Ungrant { leases } => self.ungrant(&leases),
             Command::Results(results) => self.receive(results, now, &mut effects),

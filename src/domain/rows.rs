@@ -5,6 +5,7 @@
 
 use super::ids::{Attempt, JobId, Run, Seq, TaskNo, UnixMs};
 use super::job::{Fence, JobError, Tally};
+use super::policy::Policy;
 use super::state::State;
 use std::sync::Arc;
 
@@ -81,6 +82,8 @@ pub struct JobUpdate {
     pub state: State,
     pub run: Run,
     pub base_run: Run,
+    pub priority: i32,
+    pub policy: Policy,
     pub open: bool,
     pub tally: Tally,
     pub error: Option<JobError>,

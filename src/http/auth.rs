@@ -25,14 +25,17 @@ pub enum Access {
     Needs(Scope),
     /// The same, or a ticket that was made with such a token: browsers cannot send a header when they open a stream.
     Streams(Scope),
+    /// A token with one of these scopes, or with `admin`.
+    Either(Scope, Scope),
 }
 
 impl Access {
-    /// The scope that a caller must have.
-    pub fn scope(self) -> Option<Scope> {
+    /// The scopes of which a caller must have one; none where no token is needed.
+    pub fn scopes(self) -> Option<(Scope, Option<Scope>)> {
         match self {
             Access::Open => None,
-            Access::Needs(scope) | Access::Streams(scope) => Some(scope),
+            Access::Needs(scope) | Access::Streams(scope) => Some((scope, None)),
+            Access::Either(one, other) => Some((one, Some(other))),
         }
     }
 }

@@ -6,13 +6,14 @@
 use super::auth::Caller;
 use super::body::{self, parse};
 use super::error::{ApiError, ApiResult};
-use super::extract::{JobPath, Query, json_with, ok_json, small_json_or_default};
+use super::extract::{JobPath, Query, json_with, ok_json, small_json, small_json_or_default};
 use super::state::AppState;
 use super::views;
 use super::wire::{self, CreateJob};
 use crate::coordinator::api::{Control, RetryOnly};
 use crate::domain::ids::{JobId, Run, UnixMs};
 use crate::domain::job::{Limits, NewJob, NewTask};
+use crate::domain::policy::Policy;
 use crate::domain::state::State;
 use crate::store::{Idempotency, JobFilter};
 use actix_web::http::header;
@@ -239,6 +240,38 @@ pub async fn cancel(
         return Err(ApiError::invalid("grace_s", format!("from 0 to {max}")));
     }
     control(&state, &caller, path.0, Control::Cancel { grace_s }).await
+}
+
+/// `PATCH /v1/jobs/{id}`
+pub async fn change(
+    state: web::Data<AppState>,
+    caller: Caller,
+    path: JobPath,
+    req: HttpRequest,
+    mut payload: web::Payload,
+) -> ApiResult<HttpResponse> {
+    let change: wire::ChangeJob = small_json(&state, &req, &mut payload).await?;
+    if let Some(failure_threshold) = change.failure_threshold {
+        let policy = Policy {
+            failure_threshold,
+            ..Policy::default()
+        };
+        policy
+            .check()
+            .map_err(|error| ApiError::invalid(error.field.trim_start_matches("policy."), error.limit))?;
+    }
+    let change = Control::Change {
+        priority: change.priority,
+        failure_threshold: change.failure_threshold,
+    };
+    control(&state, &caller, path.0, change).await
+}
+
+/// `DELETE /v1/jobs/{id}`
+pub async fn delete(state: web::Data<AppState>, caller: Caller, path: JobPath) -> ApiResult<HttpResponse> {
+    caller.check_job(state.coordinator(), path.0).await?;
+    state.coordinator().delete(path.0).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// `POST /v1/jobs/{id}/retry`

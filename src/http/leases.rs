@@ -9,14 +9,14 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, Query, ok_json, small_json, to_json};
 use super::state::AppState;
 use super::{views, wire};
-use crate::coordinator::api::{Granted, LeaseAny, LeaseJob, TaskState};
+use crate::coordinator::api::{ExtendLeases, Granted, LeaseAny, LeaseJob, TaskState};
 use crate::domain::ids::TaskNo;
 use crate::domain::job::check_name;
 use actix_web::{HttpRequest, HttpResponse, web};
 use std::sync::Arc;
 use std::time::Duration;
 
-const MAX_NOTE_BYTES: usize = 4096;
+const MAX_NOTE_BYTES: usize = 256;
 
 /// A worker's name, checked.
 pub fn worker(state: &AppState, name: &str) -> ApiResult<Arc<str>> {
@@ -32,7 +32,8 @@ pub fn max_tasks(field: &str, asked: u64, limit: u32) -> ApiResult<u32> {
     Ok(u32::try_from(asked).unwrap_or(u32::MAX).min(limit))
 }
 
-fn wait(asked_s: Option<f64>, limit_s: u32) -> ApiResult<Duration> {
+/// A negative wait is refused, a long one is clamped.
+pub fn wait(asked_s: Option<f64>, limit_s: u32) -> ApiResult<Duration> {
     let asked_s = asked_s.unwrap_or(0.0);
     if asked_s < 0.0 || asked_s.is_nan() {
         return Err(ApiError::invalid("wait_s", "at least 0"));
@@ -135,7 +136,13 @@ pub async fn extend(
         return Err(ApiError::invalid("note", format!("at most {MAX_NOTE_BYTES} bytes")));
     }
     caller.check_job(state.coordinator(), path.0).await?;
-    let done = state.coordinator().extend(path.0, worker, call.leases).await?;
+    let call = ExtendLeases {
+        worker,
+        leases: call.leases,
+        stage: call.stage,
+        note: call.note.map(Into::into),
+    };
+    let done = state.coordinator().extend(path.0, call).await?;
     let renewed = |(lease, at)| wire::ExtendedLease {
         lease,
         expires_at: wire::Timestamp(at),

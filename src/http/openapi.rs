@@ -28,6 +28,7 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::Job,
         wire::JobList,
         wire::Appended,
+        wire::ChangeJob,
         wire::Cancel,
         wire::Retry,
         wire::Empty,
@@ -39,6 +40,14 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::Release,
         wire::Released,
         wire::TaskList,
+        wire::WorkerList,
+        wire::QueueList,
+        wire::NodeList,
+        wire::Explained,
+        wire::FailureList,
+        wire::PostLogs,
+        wire::LogsPosted,
+        wire::LogList,
         wire::PostResults,
         wire::ResultsPosted,
         wire::ResultList,
@@ -95,7 +104,7 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
     }
     for &name in entry.query {
         let kind = match name {
-            "limit" | "first_task" => Type::Integer,
+            "limit" | "first_task" | "after" => Type::Integer,
             "rate_hz" => Type::Number,
             _ => Type::String,
         };
@@ -121,10 +130,14 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         .description("a problem")
         .content(super::error::PROBLEM_JSON, problem);
     operation = operation.response(status.to_string(), good).response("default", bad);
-    if let Some(scope) = entry.access.scope() {
+    let needs = entry.access.scopes().map(|scopes| match scopes {
+        (scope, None) => format!("Needs the scope `{scope}`."),
+        (one, Some(other)) => format!("Needs the scope `{one}` or `{other}`."),
+    });
+    if let Some(needs) = needs {
         operation = operation
             .security(SecurityRequirement::new::<_, [String; 0], String>("token", []))
-            .description(Some(format!("Needs the scope `{scope}`.")));
+            .description(Some(needs));
     }
     operation.build()
 }

@@ -3,11 +3,11 @@
 //! Owns: which routes exist and who may use them. Never: handles a request. Invariant: routes are mounted from this table and nowhere
 //! else, each behind the gate, so none can be without its access rule.
 
-use super::auth::Access::{self, Needs, Open, Streams};
+use super::auth::Access::{self, Either, Needs, Open, Streams};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, jobs, leases, pages, probes, report, results, stream, tickets, tokens};
+use super::{append, fleet, jobs, leases, logs, pages, probes, report, results, stream, tickets, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
@@ -53,6 +53,10 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/v1/jobs" Needs(Read), "List jobs, newest first",
         ["state" "queue" "label" "q" "cursor" "limit"], None => 200 Some("JobList"), jobs::list),
     entry!(GET "/v1/jobs/{id}" Needs(Read), "Show a job with its live progress", [], None => 200 Some("Job"), jobs::get),
+    entry!(PATCH "/v1/jobs/{id}" Needs(Submit), "Change priority or failure threshold of a job that has not ended", [],
+        Some("ChangeJob") => 200 Some("Job"), jobs::change),
+    entry!(DELETE "/v1/jobs/{id}" Needs(Submit), "Delete a job that has ended, with everything about it", [],
+        None => 204 None, jobs::delete),
     entry!(POST "/v1/jobs/{id}/tasks" Needs(Submit), "Append tasks to an open job: a JSON array, or NDJSON",
         ["first_task"], Some("TaskIn") => 200 Some("Appended"), append::append),
     entry!(GET "/v1/jobs/{id}/tasks" Needs(Read), "List tasks and where they are",
@@ -69,6 +73,10 @@ pub static ROUTES: &[Entry] = &[
         Some("Extend") => 200 Some("Extended"), leases::extend),
     entry!(POST "/v1/jobs/{id}/leases/release" Needs(Work), "Give leases back, spending nothing", [],
         Some("Release") => 200 Some("Released"), leases::release),
+    entry!(POST "/v1/jobs/{id}/logs" Either(Work, Submit), "Write into a job's log", [],
+        Some("PostLogs") => 200 Some("LogsPosted"), logs::post),
+    entry!(GET "/v1/jobs/{id}/logs" Needs(Read), "Read a job's log: the newest entries, or those after one; waits for more if asked to",
+        ["after" "limit" "level" "wait_s"], None => 200 Some("LogList"), logs::list),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
     entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show),
@@ -78,6 +86,13 @@ pub static ROUTES: &[Entry] = &[
         ["state" "queue" "label" "rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::jobs),
     entry!(POST "/v1/tickets" Needs(Read), "Make a single-use ticket for a stream", [],
         Some("CreateTicket") => 201 Some("TicketCreated"), tickets::create),
+    entry!(GET "/v1/jobs/{id}/explain" Needs(Read), "Why a job is not done: what it waits for, and its undecided tasks",
+        ["limit"], None => 200 Some("Explained"), fleet::explain),
+    entry!(GET "/v1/jobs/{id}/failures" Needs(Read), "Failed tasks of the current run, grouped by error",
+        [], None => 200 Some("FailureList"), fleet::failures),
+    entry!(GET "/v1/workers" Needs(Read), "Workers as this node has seen them", [], None => 200 Some("WorkerList"), fleet::workers),
+    entry!(GET "/v1/queues" Needs(Read), "Queues and who serves them", [], None => 200 Some("QueueList"), fleet::queues),
+    entry!(GET "/v1/nodes" Needs(Read), "Server processes", [], None => 200 Some("NodeList"), fleet::nodes),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),

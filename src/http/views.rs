@@ -45,16 +45,20 @@ pub fn task(view: TaskView) -> wire::Task {
     wire::Task {
         task: view.task.0,
         key: view.key,
-        state: match view.state {
-            api::TaskState::Pending => wire::TaskState::Pending,
-            api::TaskState::Leased => wire::TaskState::Leased,
-            api::TaskState::Retrying => wire::TaskState::Retrying,
-            api::TaskState::Succeeded => wire::TaskState::Succeeded,
-            api::TaskState::Failed => wire::TaskState::Failed,
-        },
+        state: task_state(view.state),
         attempt: view.attempt.0,
         worker: view.worker.map(|worker| worker.to_string()),
         expires_at: view.expires_at.map(Timestamp),
+    }
+}
+
+pub fn task_state(state: api::TaskState) -> wire::TaskState {
+    match state {
+        api::TaskState::Pending => wire::TaskState::Pending,
+        api::TaskState::Leased => wire::TaskState::Leased,
+        api::TaskState::Retrying => wire::TaskState::Retrying,
+        api::TaskState::Succeeded => wire::TaskState::Succeeded,
+        api::TaskState::Failed => wire::TaskState::Failed,
     }
 }
 

@@ -3,16 +3,20 @@
 //! Owns: member names, defaults and text forms. Never: checks a limit or converts to the domain (the handlers do). Invariant: each type
 //! reads what it writes, and payloads and results pass through verbatim.
 
+pub mod fleet;
 pub mod jobs;
 pub mod leases;
+pub mod logs;
 pub mod results;
 mod schemas;
 pub mod streams;
 pub mod timestamp;
 pub mod tokens;
 
+pub use fleet::*;
 pub use jobs::*;
 pub use leases::*;
+pub use logs::*;
 pub use results::*;
 pub use streams::*;
 pub use timestamp::Timestamp;

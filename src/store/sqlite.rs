@@ -7,11 +7,13 @@
 mod append;
 mod commit;
 mod create;
+mod delete;
 mod errcode;
 mod fence;
 mod jobs;
 mod lane;
 mod lock_file;
+mod logs;
 mod nodes;
 mod reads;
 mod record;
@@ -42,7 +44,7 @@ const READER_QUEUE: usize = 256;
 /// Only a foreign tool (a backup, a shell) can make us wait; it gets this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements kept prepared per connection; more than there are files in `queries/`.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 96;
 
 /// A store in one SQLite file.
 pub struct Sqlite {

@@ -12,6 +12,7 @@ use tallykeeper::store::{NodeStore, Store};
 mod appending;
 mod committing;
 mod creating;
+mod facts;
 pub(crate) mod fixture;
 mod nodes;
 mod reading;
@@ -130,6 +131,18 @@ macro_rules! backends {
                     results_are_filtered_by_verdict,
                     results_come_in_pages_within_a_bound_of_bytes,
                     a_result_carries_everything_that_was_stored,
+                ]
+                facts: [
+                    fm38_logs_are_appended_in_order_and_touch_no_job,
+                    logs_come_in_pages_by_level_and_from_the_end,
+                    entries_of_no_job_are_left_out,
+                    trimming_keeps_the_newest_of_its_job,
+                    failures_are_those_of_the_run_with_errors_cut,
+                    last_attempts_are_the_last_of_the_run,
+                    queues_are_listed_with_owner_and_jobs_by_state,
+                    a_deleted_job_is_gone_and_its_rows_are_purged_in_pieces,
+                    fm55_only_the_owner_deletes_a_job_and_only_as_it_ended,
+                    a_deleted_jobs_idempotency_key_is_free,
                 ]
                 tokens: [
                     tokens_are_listed_oldest_first,

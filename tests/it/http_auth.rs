@@ -13,6 +13,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs", "submit"),
     ("GET", "/v1/jobs", "read"),
     ("GET", "/v1/jobs/{id}", "read"),
+    ("PATCH", "/v1/jobs/{id}", "submit"),
+    ("DELETE", "/v1/jobs/{id}", "submit"),
     ("POST", "/v1/jobs/{id}/tasks", "submit"),
     ("GET", "/v1/jobs/{id}/tasks", "read"),
     ("POST", "/v1/jobs/{id}/seal", "submit"),
@@ -25,12 +27,19 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs/{id}/leases", "work"),
     ("POST", "/v1/jobs/{id}/leases/extend", "work"),
     ("POST", "/v1/jobs/{id}/leases/release", "work"),
+    ("POST", "/v1/jobs/{id}/logs", "work submit"),
+    ("GET", "/v1/jobs/{id}/logs", "read"),
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
     ("GET", "/v1/jobs/{id}/report", "read"),
     ("GET", "/v1/jobs/{id}/progress", "read"),
     ("GET", "/v1/progress", "read"),
     ("POST", "/v1/tickets", "read"),
+    ("GET", "/v1/jobs/{id}/explain", "read"),
+    ("GET", "/v1/jobs/{id}/failures", "read"),
+    ("GET", "/v1/workers", "read"),
+    ("GET", "/v1/queues", "read"),
+    ("GET", "/v1/nodes", "read"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/{token}", "admin"),
@@ -78,7 +87,11 @@ async fn every_route_asks_for_its_scope_and_no_other() {
             .replace("{token}", "t0")
             .replace("/ui/{file:.*}", "/ui/app.js")
             .replace("{file:.*}", "index.html");
-        let body = if method == "POST" { json!({}) } else { Value::Null };
+        let body = if matches!(method, "POST" | "PATCH") {
+            json!({})
+        } else {
+            Value::Null
+        };
         let headers = [("content-type", "application/json")];
         let anonymous = send(
             &app.url,
@@ -99,7 +112,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         );
         for (held, secret) in &tokens {
             let answer = send_as(&app, secret, method, &path, body.clone()).await;
-            if *held == needed || *held == "admin" {
+            if needed.split(' ').any(|scope| scope == *held) || *held == "admin" {
                 assert!(
                     ![401, 403, 405].contains(&answer.status),
                     "{method} {path} {held}: {answer:?}"
@@ -173,6 +186,11 @@ async fn outside_a_token_s_queues_there_is_nothing() {
         ("POST", "/leases/extend", leases.clone()),
         ("POST", "/leases/release", leases),
         ("POST", "/results", json!({"worker": "w", "results": []})),
+        ("POST", "/logs", json!({"entries": []})),
+        ("GET", "/logs", Value::Null),
+        ("GET", "/explain", Value::Null),
+        ("GET", "/failures", Value::Null),
+        ("PATCH", "", json!({"priority": 1})),
         ("POST", "/cancel", json!({})),
     ];
     for (method, suffix, body) in routes {
@@ -210,6 +228,20 @@ async fn outside_a_token_s_queues_there_is_nothing() {
         (granted.status, granted.json()),
         (200, json!({"job": null, "tasks": []}))
     );
+    let polls = json!({"worker": "admin's", "queues": ["theirs"], "max_tasks": 1});
+    send_as(&app, &admin, "POST", "/v1/leases", polls).await;
+    for path in ["/v1/workers", "/v1/queues"] {
+        let visible = send_as(&app, &mine, "GET", path, Value::Null).await;
+        assert!(
+            visible.text.contains("mine") && !visible.text.contains("theirs"),
+            "{visible:?}"
+        );
+        let whole = send_as(&app, &admin, "GET", path, Value::Null).await;
+        assert!(whole.text.contains("theirs"), "{whole:?}");
+    }
+    let (theirs, own) = (format!("/v1/jobs/{foreign}"), format!("/v1/jobs/{own}"));
+    assert_eq!(send_as(&app, &mine, "DELETE", &theirs, Value::Null).await.status, 404);
+    assert_eq!(send_as(&app, &mine, "DELETE", &own, Value::Null).await.status, 204);
     let create = json!({"name": "n", "queue": "theirs"});
     assert_eq!(send_as(&app, &mine, "POST", "/v1/jobs", create).await.status, 404);
 
@@ -252,7 +284,10 @@ async fn without_tokens_other_hosts_and_origins_are_refused() {
 async fn a_body_must_say_that_it_is_json() {
     let app = App::start(&Place::sqlite(), quick()).await;
     let job = app.job(1, json!({"open": true})).await;
-    for &(method, path, _) in EXPECTED.iter().filter(|(method, ..)| *method == "POST") {
+    for &(method, path, _) in EXPECTED
+        .iter()
+        .filter(|(method, ..)| matches!(*method, "POST" | "PATCH"))
+    {
         let path = path.replace("{id}", &job.to_string());
         for headers in [
             vec![],

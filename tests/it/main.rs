@@ -22,6 +22,7 @@ mod http_append;
 mod http_auth;
 mod http_bounds;
 mod http_call;
+mod http_facts;
 mod http_reads;
 mod lifecycle;
 mod naive_writer;

@@ -18,7 +18,7 @@ async fn nodes_that_start_together_migrate_once() {
     let ran = join_all(stores.iter().map(|store| store.as_ref().unwrap().migrate())).await;
     let mut ran: Vec<u32> = ran.into_iter().map(Result::unwrap).collect();
     ran.sort_unstable();
-    assert_eq!(ran, [0, 0, 0, 1]);
+    assert!(ran[..3] == [0, 0, 0] && ran[3] > 0, "{ran:?}");
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn a_newer_schema_is_refused_by_name() {
     let url = cluster::fresh_database().await;
     let db = cluster::connect(&url).await;
     db.batch_execute(
-        "INSERT INTO refinery_schema_history SELECT 999, 'later', applied_on, checksum FROM refinery_schema_history",
+        "INSERT INTO refinery_schema_history SELECT 999, 'later', applied_on, checksum FROM refinery_schema_history LIMIT 1",
     )
     .await
     .unwrap();

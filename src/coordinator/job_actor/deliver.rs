@@ -7,6 +7,7 @@ use super::super::queue_actor::Unserved;
 use super::{Answer, JobActor, Waiter};
 use crate::coordinator::api::*;
 use crate::domain::ids::{LeaseSeq, Run, TaskNo};
+use crate::domain::job::InvalidJob;
 use crate::domain::ledger::{self, Command, Disposition, Refusal, Reply, Ticket};
 use crate::domain::state::State;
 use crate::store::{Result as StoreResult, TaskRow};
@@ -88,6 +89,7 @@ impl JobActor {
                     }))
                 });
             }
+            Reply::Refused(refusal) => self.finish(ticket, |_, _| Err(refused(refusal))),
             Reply::Stale => self.finish(ticket, |_, _| Err(CoordinatorError::NotOwner)),
         }
     }
@@ -286,7 +288,7 @@ impl JobActor {
     }
 }
 
-fn refused(refusal: Refusal) -> CoordinatorError {
+pub(super) fn refused(refusal: Refusal) -> CoordinatorError {
     match refusal {
         Refusal::InvalidTransition { state, verb } => CoordinatorError::InvalidTransition { state, verb },
         Refusal::Sealed => CoordinatorError::Sealed,
@@ -294,6 +296,10 @@ fn refused(refusal: Refusal) -> CoordinatorError {
         Refusal::WrongFirstTask { total } => CoordinatorError::WrongFirstTask {
             next_task: TaskNo(total),
         },
+        Refusal::UnknownStage => CoordinatorError::Invalid(InvalidJob {
+            field: "stage".into(),
+            limit: "the key of one of the job's stages".into(),
+        }),
         Refusal::NotStored => CoordinatorError::Refused("a task of this chunk".into()),
     }
 }

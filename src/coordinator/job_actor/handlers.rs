@@ -3,7 +3,7 @@
 //! Owns: which messages are taken while there is no ledger, or while the node drains. Never: judges, or awaits. Invariant: every request is
 //! answered, kept for later, or dropped with its reply channel, which its caller sees.
 
-use super::{Ask, JobActor, Load, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Waiter, Wake};
+use super::{Ask, JobActor, JobDeleted, Load, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Waiter, Wake};
 use crate::coordinator::api::CoordinatorError;
 use crate::coordinator::committer::BatchCommitted;
 use crate::domain::ledger::{Command, Grant, NewerTokens};
@@ -26,7 +26,7 @@ impl Handler<Ask> for JobActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
-        let reads_only = matches!(ask.request, Request::View | Request::Watch(_) | Request::Tasks { .. });
+        let reads_only = ask.request.reads_only();
         if self.shared.is_draining() && !reads_only {
             drop(ask.reply.send(Err(CoordinatorError::Draining)));
         } else if self.ledger.is_none() {
@@ -84,7 +84,7 @@ impl Handler<BatchCommitted> for JobActor {
             return;
         }
         match committed {
-            BatchCommitted::Settled(settlement) => self.apply(Command::Settled(settlement), ctx),
+            BatchCommitted::Settled(settlement) => self.settled(settlement, ctx),
             BatchCommitted::Fenced => self.doubt(NewerTokens::Suspect, ctx),
         }
     }
@@ -115,6 +115,18 @@ impl Handler<StopJob> for JobActor {
         self.shared.directory.leave_job(self.job, &ctx.address());
         self.shared.board.move_away(self.job);
         ctx.stop();
+    }
+}
+
+impl Handler<JobDeleted> for JobActor {
+    type Result = ();
+
+    fn handle(&mut self, _: JobDeleted, ctx: &mut Self::Context) {
+        self.forget(CoordinatorError::NotFound, ctx);
+        for ask in self.early.drain(..) {
+            drop(ask.reply.send(Err(CoordinatorError::NotFound)));
+        }
+        self.leave(ctx);
     }
 }
 

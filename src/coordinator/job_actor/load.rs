@@ -52,11 +52,12 @@ impl JobActor {
 
     fn load_failed(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
         tracing::error!(job = %self.job, %error, "the job cannot be loaded");
+        self.shared.board.move_away(self.job);
+        // First: whoever hears of the failure and asks again finds no actor that is about to stop.
+        self.leave(ctx);
         for ask in self.early.drain(..) {
             drop(ask.reply.send(Err(CoordinatorError::from(error.clone()))));
         }
-        self.shared.board.move_away(self.job);
-        self.leave(ctx);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::coordinator::api::*;
 use crate::coordinator::board::Channel;
 use crate::coordinator::directory::Permit;
 use crate::coordinator::queue_actor::Poll;
-use crate::domain::ids::TaskNo;
+use crate::domain::ids::{Run, TaskNo};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
 use crate::domain::ledger::{Item, NewerTokens, TaskStatus};
@@ -23,10 +23,7 @@ pub(in crate::coordinator) enum Request {
         max_tasks: u32,
         request_id: Option<String>,
     },
-    Extend {
-        worker: Arc<str>,
-        leases: Vec<String>,
-    },
+    Extend(ExtendLeases),
     Release {
         worker: Arc<str>,
         leases: Vec<String>,
@@ -44,6 +41,12 @@ pub(in crate::coordinator) enum Request {
     View,
     /// Show the job to the readers of this channel from now on.
     Watch(Arc<Channel>),
+    Standing,
+    Explain {
+        limit: u32,
+    },
+    /// May it be deleted, and under which fence and run?
+    ProveDeletable,
     Tasks {
         state: Option<TaskState>,
         after: Option<TaskNo>,
@@ -61,6 +64,30 @@ pub(in crate::coordinator) enum Answer {
     View(Box<JobView>),
     Watched,
     Tasks(Vec<(TaskNo, TaskStatus)>),
+    Deletable(Fence, Run),
+    Standing(JobStanding),
+    Explained(Box<Explanation>),
+}
+
+impl Request {
+    /// The worker whose sign of life this is.
+    pub(in crate::coordinator) fn worker(&self) -> Option<&Arc<str>> {
+        match self {
+            Request::Grant { worker, .. } | Request::Release { worker, .. } | Request::Results { worker, .. } => {
+                Some(worker)
+            }
+            Request::Extend(call) => Some(&call.worker),
+            _ => None,
+        }
+    }
+
+    /// Does it only read?
+    pub(super) fn reads_only(&self) -> bool {
+        matches!(
+            self,
+            Request::View | Request::Watch(_) | Request::Tasks { .. } | Request::Standing | Request::Explain { .. }
+        )
+    }
 }
 
 pub(in crate::coordinator) type Replier = oneshot::Sender<Result<Answer, CoordinatorError>>;
@@ -96,6 +123,11 @@ pub(in crate::coordinator) struct Load {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(in crate::coordinator) struct StopJob;
+
+/// The job's row is gone: stop, telling every caller so.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in crate::coordinator) struct JobDeleted;
 
 /// Time may have come for something.
 #[derive(Message, Clone, Copy)]

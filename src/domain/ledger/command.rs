@@ -5,6 +5,7 @@
 
 use crate::domain::ids::{Attempt, LeaseSeq, Run, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
+use crate::domain::policy::FailureThreshold;
 use crate::domain::rows::JobBatch;
 use crate::domain::state::State;
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug, Clone)]
 pub enum Command {
     Grant(Grant),
-    Extend {
-        ticket: Ticket,
-        worker: Arc<str>,
-        leases: Vec<Option<Lease>>,
-    },
+    Extend(Extend),
     Release {
         ticket: Ticket,
         worker: Arc<str>,
@@ -62,6 +59,18 @@ pub struct Grant {
     pub request_id: Option<String>,
 }
 
+/// A worker keeps leases for longer, and may say how far it has come.
+#[derive(Debug, Clone)]
+pub struct Extend {
+    pub ticket: Ticket,
+    pub worker: Arc<str>,
+    pub leases: Vec<Option<Lease>>,
+    /// Key of a stage that the tasks have come to; marks only move forward.
+    pub stage: Option<String>,
+    /// Replaces the last note on these leases.
+    pub note: Option<Arc<str>>,
+}
+
 /// A worker reports results; items apply in order.
 #[derive(Debug, Clone)]
 pub struct Results {
@@ -95,14 +104,24 @@ pub enum Report {
 }
 
 /// A control command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Control {
     Start,
     Pause,
     Resume,
-    Cancel { grace_s: u32 },
+    Cancel {
+        grace_s: u32,
+    },
     Seal,
-    Retry { only: RetryOnly, if_run: Option<Run> },
+    Retry {
+        only: RetryOnly,
+        if_run: Option<Run>,
+    },
+    /// Absent members stay as they are.
+    Change {
+        priority: Option<i32>,
+        failure_threshold: Option<FailureThreshold>,
+    },
 }
 
 /// Which tasks a new run repeats.
@@ -191,6 +210,8 @@ pub enum Refusal {
     WrongFirstTask {
         total: u32,
     },
+    /// The job has no stage of this key.
+    UnknownStage,
     /// The chunk was refused by the store.
     NotStored,
 }
@@ -214,6 +235,8 @@ pub enum Reply {
     },
     Control(Result<(), Refusal>),
     Appended(Result<Appended, Refusal>),
+    /// The call asks for something this job does not have; nothing was done.
+    Refused(Refusal),
     /// The call carries proof that another node or a later run exists; this ledger is to be rebuilt.
     Stale,
 }

@@ -1,4 +1,4 @@
-//! Control commands: start, pause, resume, cancel, seal, retry.
+//! Control commands: start, pause, resume, cancel, seal, retry, change; and whether a job may be deleted.
 //!
 //! Owns: which command is legal when, and what it changes. Never: acts on uncommitted facts. Invariant: every change of state goes
 //! through the transition table, and asking for what is already so is no error.
@@ -7,6 +7,8 @@ use super::batch::InFlight;
 use super::verdict::canceled;
 use super::{Control, Effects, Ledger, Refusal, Reply, RetryOnly, Ticket};
 use crate::domain::ids::{Run, Seq, UnixMs};
+use crate::domain::job::Fence;
+use crate::domain::policy::FailureThreshold;
 use crate::domain::rows::JobUpdate;
 use crate::domain::state::{State, may_move};
 
@@ -35,6 +37,10 @@ impl Ledger {
             Control::Cancel { grace_s } => self.rule_cancel(grace_s, now),
             Control::Seal => self.rule_seal(now),
             Control::Retry { only, if_run } => self.rule_retry(only, if_run, now),
+            Control::Change {
+                priority,
+                failure_threshold,
+            } => self.rule_change(priority, failure_threshold, now),
         };
         match ruling {
             Ruling::Already => effects.reply(ticket, Reply::Control(Ok(()))),
@@ -119,6 +125,34 @@ impl Ledger {
         }
     }
 
+    fn rule_change(&mut self, priority: Option<i32>, threshold: Option<FailureThreshold>, now: UnixMs) -> Ruling {
+        let priority = priority.unwrap_or(self.record.priority);
+        let threshold = threshold.unwrap_or(self.record.policy.failure_threshold);
+        if (priority, threshold) == (self.record.priority, self.record.policy.failure_threshold) {
+            Ruling::Already
+        } else if self.record.state.is_final() {
+            // Its verdict was computed with what it had.
+            self.refuse("be changed")
+        } else {
+            self.change(now, |_, update| {
+                update.priority = priority;
+                update.policy.failure_threshold = threshold;
+            })
+        }
+    }
+
+    /// Proof that the job may be deleted as it stands: the fence and the run to delete it in.
+    pub fn may_be_deleted(&self) -> Result<(Fence, Run), Refusal> {
+        if self.record.state.is_final() {
+            Ok((self.fence, self.record.run))
+        } else {
+            Err(Refusal::InvalidTransition {
+                state: self.record.state,
+                verb: "be deleted",
+            })
+        }
+    }
+
     fn rule_retry(&mut self, only: RetryOnly, if_run: Option<Run>, now: UnixMs) -> Ruling {
         if if_run.is_some_and(|run| run != self.record.run) {
             return Ruling::Refused(Refusal::WrongRun { run: self.record.run });
@@ -161,6 +195,7 @@ impl Ledger {
             total: next.total,
             succeeded: next.succeeded_count(),
             failed: next.failed_count(),
+            reached: vec![next.succeeded_count(); self.record.stages.len()],
             counters: next.counters,
         }
     }

@@ -4,9 +4,10 @@
 //! handed out, and with the attempt after the last spent one.
 
 use super::leases::Held;
-use super::{Command, Effects, Grant, Granted, Ledger, NewerTokens, Reply, Ticket};
+use super::{Command, Effects, Extend, Grant, Granted, Ledger, NewerTokens, Refusal, Reply, Ticket};
 use crate::domain::ids::{Attempt, LeaseSeq, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
+use crate::domain::rows::JobUpdate;
 use std::sync::Arc;
 
 impl Ledger {
@@ -48,6 +49,7 @@ impl Ledger {
                 granted_at: now,
                 expires_at,
                 claims: 0,
+                note: None,
             };
             granted.push(self.granted(task, &held));
             self.leases.insert(task, held);
@@ -106,22 +108,36 @@ impl Ledger {
         self.tasks.ready.iter().take(most).map(TaskNo).collect()
     }
 
-    pub(super) fn extend(
-        &mut self,
-        ticket: Ticket,
-        worker: &Arc<str>,
-        leases: &[Option<Lease>],
-        now: UnixMs,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn extend(&mut self, extend: Extend, now: UnixMs, effects: &mut Effects) {
+        let Extend {
+            ticket,
+            worker,
+            leases,
+            stage,
+            note,
+        } = extend;
+        let named = stage.map(|key| self.record.stages.iter().position(|stage| stage.key == key));
+        if named == Some(None) {
+            return effects.reply(ticket, Reply::Refused(Refusal::UnknownStage));
+        }
         if self.refuse_newer(ticket, leases.iter(), effects) {
             return;
         }
+        // What ends the job was counted already; a mark that came after it would be shown now and be gone later.
+        let ends = self.in_flight.as_ref().and_then(|batch| batch.update.as_ref());
+        let place = named.flatten().filter(|_| !ends.is_some_and(JobUpdate::ends_job));
         let until = now.plus_s(self.record.policy.lease_timeout_s);
         let mut prolong = |token: &Option<Lease>| {
             let token = token.as_ref()?;
-            let current = self.is_current(token, worker, now) && !self.is_expiring(token.task);
-            current.then(|| self.leases.extend(token.task, until))?
+            let current = self.is_current(token, &worker, now) && !self.is_expiring(token.task);
+            let ends = current.then(|| self.leases.extend(token.task, until))??;
+            if let Some(place) = place {
+                self.tasks.reach(token.task, place);
+            }
+            if let Some(note) = &note {
+                self.leases.note(token.task, note);
+            }
+            Some(ends)
         };
         let extended = leases.iter().map(&mut prolong).collect();
         self.changed();
@@ -204,6 +220,7 @@ impl Ledger {
                 granted_at: now,
                 expires_at,
                 claims: 0,
+                note: None,
             };
             self.leases.insert(token.task, held);
             self.changed();
@@ -239,10 +256,10 @@ impl Command {
         match self {
             Command::Grant(grant) => Some(grant.ticket),
             Command::Results(results) => Some(results.ticket),
-            Command::Extend { ticket, .. }
-            | Command::Release { ticket, .. }
-            | Command::Control { ticket, .. }
-            | Command::Append { ticket, .. } => Some(*ticket),
+            Command::Extend(extend) => Some(extend.ticket),
+            Command::Release { ticket, .. } | Command::Control { ticket, .. } | Command::Append { ticket, .. } => {
+                Some(*ticket)
+            }
             Command::Ungrant { .. } | Command::Appended { .. } | Command::Settled(_) | Command::Tick { .. } => None,
         }
     }

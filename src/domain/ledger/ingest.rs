@@ -51,6 +51,9 @@ impl Ledger {
         let reply = match outcome {
             AppendOutcome::Done { added, existing } => {
                 self.fraction_floor = self.fraction().unwrap_or(0.0);
+                self.stage_floors = (0..self.record.stages.len())
+                    .map(|place| self.stage_fraction(place).unwrap_or(0.0))
+                    .collect();
                 self.tasks.grow(added);
                 self.record.tally.total = self.tasks.total;
                 self.changed();

@@ -29,6 +29,8 @@ pub(super) struct Held {
     pub(super) expires_at: UnixMs,
     /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
     pub(super) claims: u32,
+    /// What its worker last said of it, for people; not saved.
+    pub(super) note: Option<Arc<str>>,
 }
 
 impl Held {
@@ -75,6 +77,12 @@ impl Leases {
         self.workers.get(worker).map_or(0, |worker| worker.leased)
     }
 
+    /// Who holds how many tasks.
+    pub(super) fn holders(&self) -> Vec<(Arc<str>, u32)> {
+        let holding = self.workers.iter().filter(|(_, worker)| worker.leased > 0);
+        holding.map(|(name, worker)| (name.clone(), worker.leased)).collect()
+    }
+
     pub(super) fn insert(&mut self, task: TaskNo, held: Held) {
         self.workers.entry(held.worker.clone()).or_default().leased += 1;
         self.expiries.push(Reverse((held.expires_at, task, held.seq)));
@@ -107,6 +115,12 @@ impl Leases {
         let ends = held.expires_at;
         self.compact();
         Some(ends)
+    }
+
+    pub(super) fn note(&mut self, task: TaskNo, note: &Arc<str>) {
+        if let Some(held) = self.held.get_mut(&task) {
+            held.note = Some(note.clone());
+        }
     }
 
     /// Lets every lease live at least until the given moment.

@@ -6,6 +6,7 @@
 use super::batch::InFlight;
 use super::judge::counters_from_text;
 use super::leases::{Held, LastGrant, Leases};
+use super::marks::Marks;
 use super::snapshot::{Saved, bitmap};
 use super::tasks::Tasks;
 use super::{Bounds, Ledger, RESTORED_LEASE_MS};
@@ -41,6 +42,7 @@ pub struct Loading {
     held: Vec<(TaskNo, Held)>,
     last_grants: Vec<LastGrant>,
     fraction_floor: f64,
+    stage_floors: Vec<f64>,
     seq: Seq,
 }
 
@@ -57,6 +59,7 @@ impl Loading {
             held: Vec::new(),
             last_grants: Vec::new(),
             fraction_floor: 0.0,
+            stage_floors: Vec::new(),
             seq: Seq(0),
         };
         loading.tasks.total = loading.record.tally.total;
@@ -71,7 +74,11 @@ impl Loading {
             loading.held = saved.held().collect();
             loading.last_grants = saved.last_grants().collect();
             loading.tasks.counters = saved.counters;
+            // Marks are display only: one that cannot be read is no reason to read every fact again.
+            let marks = saved.marks.iter().map_while(|bytes| bitmap(bytes)).collect();
+            loading.tasks.marks = Marks::restored(marks, loading.tasks.total);
             loading.fraction_floor = saved.fraction_floor;
+            loading.stage_floors = saved.stage_floors;
             loading.seq = saved.seq;
         }
         loading
@@ -211,6 +218,7 @@ impl Loading {
             newer_tokens,
             throughput: Throughput::default(),
             fraction_floor: self.fraction_floor,
+            stage_floors: self.stage_floors,
             revision: 0,
         })
     }

@@ -83,6 +83,7 @@ impl Ledger {
             self.leases.clear();
             self.throughput = Throughput::default();
             self.fraction_floor = 0.0;
+            self.stage_floors.clear();
             if update.promote_late {
                 self.tasks.repeat_failed();
             } else {
@@ -97,6 +98,8 @@ impl Ledger {
         self.record.state = update.state;
         self.record.run = update.run;
         self.record.base_run = update.base_run;
+        self.record.priority = update.priority;
+        self.record.policy = update.policy;
         self.record.open = update.open;
         self.record.tally = update.tally;
         self.record.error = update.error;

@@ -1,7 +1,7 @@
 //! The saved form of a ledger's committed state.
 //!
 //! Owns: its bytes. Never: saves anything uncommitted. Invariant: a snapshot is a cache of the rows, except that outstanding leases live
-//! only here; bytes that fail their checksum are as good as none.
+//! only here; bytes that fail their checksum are as good as none. Stage marks live only here, too, but they are for display: a crash may take the last of them.
 
 use super::Ledger;
 use super::leases::{Held, LastGrant};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// First byte of every snapshot this version writes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const CHECKSUM_BYTES: usize = 8;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub(super) struct Saved {
     pub(super) spent: Vec<(TaskNo, u32, u64, UnixMs)>,
     pub(super) counters: BTreeMap<String, i64>,
     pub(super) fraction_floor: f64,
+    pub(super) stage_floors: Vec<f64>,
+    /// One set per stage that anyone has come to.
+    pub(super) marks: Vec<Vec<u8>>,
     pub(super) late: Vec<(TaskNo, Run, Counters)>,
     pub(super) workers: Vec<Arc<str>>,
     pub(super) leases: Vec<SavedLease>,
@@ -99,6 +102,8 @@ impl Ledger {
                 .collect(),
             counters: self.tasks.counters.clone(),
             fraction_floor: self.fraction_floor,
+            stage_floors: self.stage_floors.clone(),
+            marks: self.tasks.marks.sets().iter().map(bitmap_bytes).collect(),
             late: self
                 .tasks
                 .late
@@ -162,6 +167,7 @@ impl Saved {
                 granted_at: lease.granted_at,
                 expires_at: lease.expires_at,
                 claims: 0,
+                note: None,
             };
             Some((lease.task, held))
         })

@@ -3,6 +3,7 @@
 //! Owns: those sets, spent attempts, summed counters. Never: knows leases or what is in flight; everything here is committed.
 //! Invariant: ready, retrying, succeeded and failed are disjoint, every member is below `total`, and a task in none of them is leased.
 
+use super::marks::Marks;
 use super::task_map::TaskMap;
 use crate::domain::ids::{Attempt, Run, TaskNo, UnixMs};
 use crate::domain::rows::{Cause, Verdict};
@@ -55,6 +56,7 @@ pub(super) struct Tasks {
     pub(super) spent: TaskMap<Spent>,
     pub(super) counters: BTreeMap<String, i64>,
     pub(super) late: LateSuccesses,
+    pub(super) marks: Marks,
     /// Sizes of the decided sets, kept beside them: counting a bitmap costs a walk over its containers.
     succeeded_count: u32,
     failed_count: u32,
@@ -163,6 +165,7 @@ impl Tasks {
                 }
                 // Its attempts cannot matter again within this run.
                 self.spent.remove(&task);
+                self.marks.imply(task);
             }
             Verdict::Failed => {
                 if !self.succeeded.contains(task.0) && self.failed.insert(task.0) {
@@ -194,12 +197,20 @@ impl Tasks {
 
     fn reopen(&mut self) {
         self.spent.clear();
+        self.marks = Marks::default();
         self.retrying.clear();
         self.due.clear();
         self.ready = RoaringBitmap::new();
         self.ready.insert_range(0..self.total);
         self.ready -= &self.succeeded;
         self.ready -= &self.failed;
+    }
+
+    /// Marks a task as having come to the stage at this place; a succeeded one has come to all of them.
+    pub(super) fn reach(&mut self, task: TaskNo, place: usize) {
+        if !self.succeeded.contains(task.0) {
+            self.marks.reach(task, place);
+        }
     }
 
     /// Nothing is handed out any more: undecided tasks are merely pending.

@@ -7,6 +7,7 @@ mod durable;
 mod leases;
 mod lifecycle;
 mod loading;
+mod marks;
 mod model;
 mod outage;
 mod property;
@@ -84,6 +85,8 @@ struct Bench {
     chunks: BTreeMap<Ticket, u32>,
     /// (run, seq, fraction, state) of the last progress.
     shown: (Run, Seq, f64, State),
+    /// (reached, fraction) of each stage of the last progress.
+    shown_stages: Vec<(u32, f64)>,
 }
 
 impl Bench {
@@ -120,6 +123,7 @@ impl Bench {
             replies: BTreeMap::new(),
             chunks: BTreeMap::new(),
             shown: (Run(1), Seq(0), 0.0, State::Pending),
+            shown_stages: Vec::new(),
         }
     }
 
@@ -204,8 +208,30 @@ impl Bench {
         }
         assert!(fraction < 1.0 || !self.ledger.record().open);
         self.shown = (run, progress.seq, fraction, state);
+        self.check_stages(&progress, run == old_run);
         self.check_against_rows(&progress);
         assert_eq!(self.commit.is_some(), self.ledger.in_flight.is_some());
+    }
+
+    fn check_stages(&mut self, progress: &Progress, same_run: bool) {
+        let stages = progress.stages.iter();
+        let stages: Vec<_> = stages.map(|s| (s.reached, s.fraction.unwrap_or(0.0))).collect();
+        for pair in stages.windows(2) {
+            assert!(
+                pair[0].0 >= pair[1].0,
+                "a later stage implies those before it: {stages:?}"
+            );
+        }
+        for &(reached, fraction) in &stages {
+            assert!((progress.succeeded..=progress.total).contains(&reached), "{stages:?}");
+            assert!((0.0..=1.0).contains(&fraction));
+        }
+        if same_run {
+            for (new, old) in stages.iter().zip(&self.shown_stages) {
+                assert!(new.0 >= old.0 && new.1 >= old.1, "a stage fell: {old:?} -> {new:?}");
+            }
+        }
+        self.shown_stages = stages;
     }
 
     fn check_against_rows(&self, progress: &Progress) {
@@ -226,6 +252,8 @@ impl Bench {
             assert_eq!(row.tally.succeeded, progress.succeeded);
             assert_eq!(row.tally.failed, progress.failed);
             assert_eq!(row.tally.counters, progress.counters);
+            let reached: Vec<u32> = progress.stages.iter().map(|stage| stage.reached).collect();
+            assert_eq!(row.tally.reached, reached, "the row says the same of an ended job");
             assert!(row.finished_at.is_some());
             assert!(
                 self.durable
@@ -273,6 +301,8 @@ impl Bench {
             .expect("what was committed loads");
         // A crash may lose an appended chunk's floor, which only the snapshot carries.
         self.shown.2 = self.shown.2.min(self.ledger.progress(self.now).fraction.unwrap_or(0.0));
+        // Marks since the last snapshot are lost, but for what the row has counted.
+        self.shown_stages.clear();
         self.check();
     }
 
@@ -338,12 +368,24 @@ impl Bench {
     }
 
     fn extend(&mut self, worker: &str, leases: &[Lease]) -> Vec<Option<UnixMs>> {
+        self.extend_at(worker, leases, None, None)
+    }
+
+    fn extend_at(
+        &mut self,
+        worker: &str,
+        leases: &[Lease],
+        stage: Option<&str>,
+        note: Option<&str>,
+    ) -> Vec<Option<UnixMs>> {
         let ticket = self.ticket();
-        self.apply(Command::Extend {
+        self.apply(Command::Extend(Extend {
             ticket,
             worker: worker.into(),
             leases: leases.iter().copied().map(Some).collect(),
-        });
+            stage: stage.map(str::to_owned),
+            note: note.map(Into::into),
+        }));
         match self.reply(ticket) {
             Reply::Extended { extended, .. } => extended,
             other => panic!("{other:?}"),
@@ -411,6 +453,13 @@ impl Bench {
 
     fn error_code(&self) -> Option<&str> {
         self.durable.record.error.as_ref().map(|error| error.code.as_str())
+    }
+}
+
+fn stage(key: &str) -> crate::domain::job::Stage {
+    crate::domain::job::Stage {
+        key: key.into(),
+        name: key.to_uppercase(),
     }
 }
 

@@ -4,8 +4,8 @@
 //! counts committed facts plus the batch it travels in, and only once the last task is decided (`abort_early` and cancel aside).
 
 use super::Ledger;
-use super::batch::InFlight;
-use crate::domain::ids::UnixMs;
+use super::batch::{Entry, InFlight};
+use crate::domain::ids::{TaskNo, UnixMs};
 use crate::domain::job::{JobError, Tally};
 use crate::domain::rows::{JobUpdate, Verdict};
 use crate::domain::state::{ALL, State, may_move};
@@ -30,6 +30,8 @@ impl Ledger {
             state: self.record.state,
             run: self.record.run,
             base_run: self.record.base_run,
+            priority: self.record.priority,
+            policy: self.record.policy.clone(),
             open: self.record.open,
             tally: self.tally_after(&InFlight::default()),
             error: self.record.error.clone(),
@@ -50,6 +52,7 @@ impl Ledger {
             succeeded: self.tasks.succeeded_count(),
             failed: self.tasks.failed_count(),
             counters: self.tasks.counters.clone(),
+            reached: self.reached_after(batch),
         };
         for (&task, entry) in &batch.entries {
             match (self.tasks.verdict(task), entry.decided) {
@@ -65,6 +68,23 @@ impl Ledger {
             }
         }
         tally
+    }
+
+    /// Tasks at each stage once the batch is committed; empty if the job has no stages.
+    fn reached_after(&self, batch: &InFlight) -> Vec<u32> {
+        let succeeds = |(task, entry): &(&TaskNo, &Entry)| {
+            entry.decided == Some(Verdict::Succeeded) && self.tasks.verdict(**task) != Some(Verdict::Succeeded)
+        };
+        let places = 0..self.record.stages.len();
+        let after = |place| {
+            let new = batch.entries.iter().filter(succeeds);
+            let new = new
+                .filter(|(task, _)| !self.tasks.marks.has_reached(**task, place))
+                .count() as u32;
+            let marked = self.tasks.succeeded_count() + self.tasks.marks.count(place) + new;
+            marked.max(self.record.tally.reached.get(place).copied().unwrap_or(0))
+        };
+        places.map(after).collect()
     }
 
     /// Adds to the batch what is due by itself: a timed start, the end of the job.

@@ -34,6 +34,10 @@ impl Ledger {
         self.tasks.decided_count()
     }
 
+    pub fn undecided_count(&self) -> u32 {
+        self.tasks.total - self.tasks.decided_count()
+    }
+
     pub fn leased(&self) -> u32 {
         self.leases.len()
     }
@@ -53,14 +57,18 @@ impl Ledger {
         }
         .map(|rate| round(rate, 1000.0));
         let left = total - decided;
-        let stages = self.record.stages.iter().map(|stage| StageProgress {
-            key: stage.key.clone(),
-            name: stage.name.clone(),
-            // Success implies every mark.
-            reached: succeeded,
-            total,
-            fraction: fraction(succeeded, total, self.record.open, self.record.expected_total),
-        });
+        let stages = self
+            .record
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(place, stage)| StageProgress {
+                key: stage.key.clone(),
+                name: stage.name.clone(),
+                reached: self.reached(place),
+                total,
+                fraction: self.stage_fraction(place),
+            });
         Progress {
             seq: self.committed,
             total,
@@ -83,6 +91,18 @@ impl Ledger {
     pub(super) fn fraction(&self) -> Option<f64> {
         let (open, expected) = (self.record.open, self.record.expected_total);
         fraction(self.tasks.decided_count(), self.tasks.total, open, expected).map(|now| now.max(self.fraction_floor))
+    }
+
+    /// Tasks that have come to the stage at this place. Success implies every mark.
+    pub(super) fn reached(&self, place: usize) -> u32 {
+        let marked = self.tasks.succeeded_count() + self.tasks.marks.count(place);
+        marked.max(self.record.tally.reached.get(place).copied().unwrap_or(0))
+    }
+
+    pub(super) fn stage_fraction(&self, place: usize) -> Option<f64> {
+        let (open, expected) = (self.record.open, self.record.expected_total);
+        let floor = self.stage_floors.get(place).copied().unwrap_or(0.0);
+        fraction(self.reached(place), self.tasks.total, open, expected).map(|now| now.max(floor))
     }
 
     /// Where a task is; none if there is no such task.

@@ -41,7 +41,7 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
     let caller = match access {
         Access::Open => Caller::local(),
-        Access::Needs(_) | Access::Streams(_) => {
+        Access::Needs(_) | Access::Streams(_) | Access::Either(..) => {
             let header = req.headers().get(header::AUTHORIZATION);
             let header = header.map(|value| value.to_str().unwrap_or(""));
             let loopback_only = state.is_loopback_only();
@@ -58,8 +58,13 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     if state.tokens().are_stored() == Some(false) {
         local::check_request(req.request())?;
     }
-    match access.scope() {
-        Some(scope) if !caller.may(scope) => Err(ApiError::forbidden(format!("the token lacks the scope {scope}"))),
+    match access.scopes() {
+        Some((scope, None)) if !caller.may(scope) => {
+            Err(ApiError::forbidden(format!("the token lacks the scope {scope}")))
+        }
+        Some((one, Some(other))) if !caller.may(one) && !caller.may(other) => Err(ApiError::forbidden(format!(
+            "the token lacks the scope {one} or {other}"
+        ))),
         _ => Ok(caller),
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{Json, Timestamp};
 use crate::domain::job::{JobError, Stage};
-use crate::domain::policy::Policy;
+use crate::domain::policy::{FailureThreshold, Policy};
 use crate::domain::progress::Progress;
 use crate::domain::state::State;
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,17 @@ pub struct Appended {
     /// Tasks left out because their key was there already.
     pub existing: u64,
     pub next_task: u32,
+}
+
+/// `PATCH /v1/jobs/{id}`; absent members stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChangeJob {
+    /// Larger goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_threshold: Option<FailureThreshold>,
 }
 
 /// `POST /v1/jobs/{id}/cancel`; the body may be absent.

@@ -4,7 +4,6 @@
 
 use super::row::narrow;
 use crate::domain::ids::JobId;
-use crate::domain::job::Tally;
 use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
 use crate::store::Result;
@@ -147,6 +146,9 @@ pub(super) struct UpdateColumns<'a> {
     finished_at: Vec<Option<i64>>,
     updated_at: Vec<i64>,
     changed_seq: Vec<i64>,
+    reached: Vec<String>,
+    priority: Vec<i32>,
+    policy: Vec<String>,
 }
 
 impl<'a> UpdateColumns<'a> {
@@ -170,7 +172,7 @@ impl<'a> UpdateColumns<'a> {
         self.total.push(update.tally.total.into());
         self.succeeded.push(update.tally.succeeded.into());
         self.failed.push(update.tally.failed.into());
-        self.counters.push(counters_json(&update.tally));
+        self.counters.push(plain_json(&update.tally.counters));
         self.error_code.push(update.error.as_ref().map(|e| e.code.as_str()));
         self.error_message
             .push(update.error.as_ref().map(|e| e.message.as_str()));
@@ -180,6 +182,9 @@ impl<'a> UpdateColumns<'a> {
         self.finished_at.push(update.finished_at.map(|at| at.0));
         self.updated_at.push(update.updated_at.0);
         self.changed_seq.push(update.changed_seq.0);
+        self.reached.push(plain_json(&update.tally.reached));
+        self.priority.push(update.priority);
+        self.policy.push(plain_json(&update.policy));
         Ok(())
     }
 
@@ -187,7 +192,7 @@ impl<'a> UpdateColumns<'a> {
         self.id.is_empty()
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 20] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 23] {
         [
             &self.id,
             &self.queue_id,
@@ -209,6 +214,9 @@ impl<'a> UpdateColumns<'a> {
             &self.finished_at,
             &self.updated_at,
             &self.changed_seq,
+            &self.reached,
+            &self.priority,
+            &self.policy,
         ]
     }
 }
@@ -303,6 +311,7 @@ fn state_list(states: &[State]) -> String {
     states.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn counters_json(tally: &Tally) -> String {
-    serde_json::to_string(&tally.counters).expect("a map from text to integers is always json")
+/// Of maps by text, numbers and lists of them.
+fn plain_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data is always json")
 }

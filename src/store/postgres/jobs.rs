@@ -2,8 +2,8 @@
 //!
 //! Owns: nothing but the table of contents. Never: runs a statement. Invariant: none of its own.
 
-use super::{Postgres, append, commit, create, snapshots};
-use crate::domain::ids::JobId;
+use super::{Postgres, append, commit, create, delete, snapshots};
+use crate::domain::ids::{JobId, Run};
 use crate::domain::job::{Fence, NewJob, NewTask};
 use crate::domain::rows::JobBatch;
 use crate::store::{Appended, BatchAnswer, Created, Idempotency, JobStore, Result, SnapshotRow};
@@ -25,5 +25,13 @@ impl JobStore for Postgres {
 
     async fn save_snapshots(&self, snapshots: &[SnapshotRow]) -> Result<Vec<BatchAnswer>> {
         snapshots::save(self, snapshots).await
+    }
+
+    async fn delete_job(&self, job: JobId, fence: Fence, run: Run) -> Result<()> {
+        delete::delete(self, job, fence, run).await
+    }
+
+    async fn purge_deleted(&self, limit: u32) -> Result<bool> {
+        delete::purge(self, limit).await
     }
 }

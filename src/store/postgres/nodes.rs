@@ -9,7 +9,7 @@
 use super::session::Session;
 use super::{Postgres, row, schema, take};
 use crate::domain::ids::UnixMs;
-use crate::store::{NodeIdentity, NodeRow, NodeStore, Ownership, Result, StoreError};
+use crate::store::{NodeIdentity, NodeRow, NodeStore, Ownership, QueueRow, Result, StoreError};
 use async_trait::async_trait;
 
 const CLOCK: &str = include_str!("queries/nodes/clock.sql");
@@ -18,6 +18,7 @@ const HOLD: &str = include_str!("queries/nodes/hold.sql");
 const HEARTBEAT: &str = include_str!("queries/nodes/heartbeat.sql");
 const LEAVE: &str = include_str!("queries/nodes/leave.sql");
 const LIST: &str = include_str!("queries/nodes/list.sql");
+const LIST_QUEUES: &str = include_str!("queries/queues/list.sql");
 const RELEASE_QUEUES: &str = include_str!("queries/queues/release.sql");
 
 /// First key of the locks by which incarnations live, beside [`super::LOCK_NAMESPACE`]; the second is a hash of node id and incarnation.
@@ -108,5 +109,21 @@ impl NodeStore for Postgres {
     async fn list_nodes(&self) -> Result<Vec<NodeRow>> {
         let rows = self.reader().await?.query(LIST, &[]).await?;
         rows.iter().map(row::node).collect()
+    }
+
+    async fn list_queues(&self) -> Result<Vec<QueueRow>> {
+        let rows = self.reader().await?.query(LIST_QUEUES, &[]).await?;
+        let mut queues: Vec<QueueRow> = Vec::new();
+        for row in &rows {
+            let (queue, count) = row::queue(row)?;
+            match queues.last_mut().filter(|last| last.queue == queue.queue) {
+                Some(last) => last.jobs.extend(count),
+                None => queues.push(QueueRow {
+                    jobs: count.into_iter().collect(),
+                    ..queue
+                }),
+            }
+        }
+        Ok(queues)
     }
 }

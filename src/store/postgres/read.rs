@@ -4,10 +4,10 @@
 
 use super::Postgres;
 use super::row::{self, narrow};
-use crate::domain::ids::{JobId, QueueId, Seq, TaskNo};
+use crate::domain::ids::{JobId, QueueId, Run, Seq, TaskNo};
 use crate::domain::job::JobRecord;
 use crate::domain::rows::{Fact, Verdict};
-use crate::store::{JobFilter, ReadStore, Result, ResultFilter, ResultRow, TaskRow};
+use crate::store::{FailureRow, JobFilter, ReadStore, Result, ResultFilter, ResultRow, SpentAttempt, TaskRow};
 use async_trait::async_trait;
 
 const JOB: &str = include_str!("queries/jobs/get.sql");
@@ -16,6 +16,8 @@ const UNFINISHED: &str = include_str!("queries/jobs/list_unfinished.sql");
 const SNAPSHOT: &str = include_str!("queries/snapshots/get.sql");
 const FACTS: &str = include_str!("queries/facts/page.sql");
 const TASKS: &str = include_str!("queries/tasks/get.sql");
+const FAILURES: &str = include_str!("queries/results/failures.sql");
+const LAST_ATTEMPTS: &str = include_str!("queries/attempts/last.sql");
 const RESULTS: &str = include_str!("queries/results/page.sql");
 
 #[async_trait]
@@ -104,6 +106,27 @@ impl ReadStore for Postgres {
             )
             .await?;
         rows.iter().map(row::result).collect()
+    }
+
+    async fn failures(&self, job: JobId, run: Run, limit: u32, max_chars: u32) -> Result<Vec<FailureRow>> {
+        let (run, chars) = (narrow("run", run.0)?, narrow("max_chars", max_chars)?);
+        let rows = self
+            .reader()
+            .await?
+            .query(FAILURES, &[&job.0, &run, &i64::from(limit), &chars])
+            .await?;
+        rows.iter().map(row::failure).collect()
+    }
+
+    async fn last_attempts(&self, job: JobId, run: Run, tasks: &[TaskNo]) -> Result<Vec<SpentAttempt>> {
+        let tasks: Vec<i32> = tasks.iter().filter_map(|task| i32::try_from(task.0).ok()).collect();
+        let run = narrow("run", run.0)?;
+        let rows = self
+            .reader()
+            .await?
+            .query(LAST_ATTEMPTS, &[&job.0, &run, &tasks])
+            .await?;
+        rows.iter().map(row::spent_attempt).collect()
     }
 }
 

@@ -5,8 +5,13 @@
 
 use crate::domain::ids::{Attempt, Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{JobError, JobRecord, Tally};
+use crate::domain::logs::{Level, Source};
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
-use crate::store::{NodeRow, OwnedQueue, Result, ResultRow, StoreError, TaskRow, TicketRow, TokenRow};
+use crate::domain::state::State;
+use crate::store::{
+    FailureRow, LogRow, NodeRow, OwnedQueue, QueueRow, Result, ResultRow, SpentAttempt, StoreError, TaskRow, TicketRow,
+    TokenRow,
+};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -74,6 +79,7 @@ pub(super) fn job(row: &Row) -> Result<JobRecord> {
             succeeded: wide_unsigned(row, "succeeded")?,
             failed: wide_unsigned(row, "failed")?,
             counters: json(row, "counters")?,
+            reached: json(row, "reached")?,
         },
         error,
         start_at: optional_time(row, "start_at")?,
@@ -149,6 +155,54 @@ pub(super) fn result(row: &Row) -> Result<ResultRow> {
         worker: get(row, "worker")?,
         at: time(row, "at")?,
     })
+}
+
+pub(super) fn failure(row: &Row) -> Result<FailureRow> {
+    Ok(FailureRow {
+        task: TaskNo(unsigned(row, "task")?),
+        error: get(row, "error")?,
+        worker: get(row, "worker")?,
+        at: time(row, "at")?,
+    })
+}
+
+pub(super) fn spent_attempt(row: &Row) -> Result<SpentAttempt> {
+    Ok(SpentAttempt {
+        task: TaskNo(unsigned(row, "task")?),
+        attempt: unsigned(row, "attempt")?,
+        cause: cause(row)?,
+        error: get(row, "error")?,
+        worker: get(row, "worker")?,
+        at: time(row, "at")?,
+    })
+}
+
+pub(super) fn log(row: &Row) -> Result<LogRow> {
+    let (level, source): (i16, &str) = (get(row, "level")?, get(row, "source")?);
+    let task: Option<i64> = get(row, "task")?;
+    Ok(LogRow {
+        id: get(row, "id")?,
+        at: time(row, "at")?,
+        level: Level::from_number(level).ok_or_else(|| corrupt(format_args!("level {level}")))?,
+        source: Source::parse(source).ok_or_else(|| corrupt(format_args!("source {source:?}")))?,
+        worker: get(row, "worker")?,
+        task: task.map(u32::try_from).transpose().map_err(corrupt)?.map(TaskNo),
+        message: get(row, "message")?,
+    })
+}
+
+/// A queue and how many of its jobs are in one state; none if it has no jobs.
+pub(super) fn queue(row: &Row) -> Result<(QueueRow, Option<(State, u64)>)> {
+    let state: Option<&str> = get(row, "state")?;
+    let count = get::<i64>(row, "jobs")?.unsigned_abs();
+    let count = state.map(|state| state.parse().map(|state| (state, count)));
+    let queue = QueueRow {
+        queue: get(row, "queue")?,
+        epoch: Epoch(get(row, "epoch")?),
+        node: get(row, "node")?,
+        jobs: Vec::new(),
+    };
+    Ok((queue, count.transpose().map_err(corrupt)?))
 }
 
 pub(super) fn node(row: &Row) -> Result<NodeRow> {

@@ -79,6 +79,9 @@ fn update_job(tx: &Transaction<'_>, batch: &JobBatch, update: &JobUpdate) -> Res
             update.finished_at.map(|at| at.0),
             update.updated_at.0,
             update.changed_seq.0,
+            to_json(&update.tally.reached)?,
+            update.priority,
+            to_json(&update.policy)?,
         ])?;
     Ok(changed == 1)
 }

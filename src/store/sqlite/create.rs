@@ -49,6 +49,8 @@ fn ending(record: &JobRecord) -> JobUpdate {
         state: record.state,
         run: record.run,
         base_run: record.base_run,
+        priority: record.priority,
+        policy: record.policy.clone(),
         open: record.open,
         tally: record.tally.clone(),
         error: None,

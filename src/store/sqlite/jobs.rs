@@ -3,8 +3,8 @@
 //! Owns: handing a copy of the arguments to the writer's thread. Never: writes outside a transaction. Invariant: see [`JobStore`].
 
 use super::fence::Fences;
-use super::{Sqlite, append, commit, create};
-use crate::domain::ids::JobId;
+use super::{Sqlite, append, commit, create, delete};
+use crate::domain::ids::{JobId, Run};
 use crate::domain::job::{Fence, NewJob, NewTask};
 use crate::domain::rows::JobBatch;
 use crate::store::{Appended, BatchAnswer, Created, Idempotency, JobStore, Result, SnapshotRow};
@@ -35,6 +35,16 @@ impl JobStore for Sqlite {
     async fn save_snapshots(&self, snapshots: &[SnapshotRow]) -> Result<Vec<BatchAnswer>> {
         let snapshots = snapshots.to_vec();
         self.writer.transact(move |tx| save_snapshots(tx, &snapshots)).await
+    }
+
+    async fn delete_job(&self, job: JobId, fence: Fence, run: Run) -> Result<()> {
+        self.writer
+            .transact(move |tx| delete::delete(tx, job, fence, run))
+            .await
+    }
+
+    async fn purge_deleted(&self, limit: u32) -> Result<bool> {
+        self.writer.transact(move |tx| delete::purge(tx, limit)).await
     }
 }
 

@@ -4,9 +4,10 @@
 //! hands. One process has the file, yet the same rules hold as on a shared store, so that both behave alike.
 
 use super::Sqlite;
+use super::record::parse_state;
 use super::schema;
 use crate::domain::ids::{Epoch, QueueId, UnixMs};
-use crate::store::{NodeIdentity, NodeRow, NodeStore, OwnedQueue, Ownership, Result, StoreError};
+use crate::store::{NodeIdentity, NodeRow, NodeStore, OwnedQueue, Ownership, QueueRow, Result, StoreError};
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -77,6 +78,10 @@ impl NodeStore for Sqlite {
     async fn list_nodes(&self) -> Result<Vec<NodeRow>> {
         self.readers.run(|db| list(db, now())).await
     }
+
+    async fn list_queues(&self) -> Result<Vec<QueueRow>> {
+        self.readers.run(|db| queues(db)).await
+    }
 }
 
 fn replaced(node: &NodeIdentity) -> StoreError {
@@ -135,6 +140,29 @@ fn take(db: &Connection, node: &NodeIdentity, queue: Option<&str>, now: UnixMs) 
         .query_map(params![node.node, now.0], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Ownership { owned, held_by_others })
+}
+
+fn queues(db: &Connection) -> Result<Vec<QueueRow>> {
+    let mut list = db.prepare_cached(include_str!("queries/queues/list.sql"))?;
+    let mut rows = list.query([])?;
+    let mut queues: Vec<QueueRow> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let queue: String = row.get(0)?;
+        if queues.last().is_none_or(|last| last.queue != queue) {
+            queues.push(QueueRow {
+                queue,
+                epoch: Epoch(row.get(1)?),
+                node: row.get(2)?,
+                jobs: Vec::new(),
+            });
+        }
+        let state: Option<String> = row.get(3)?;
+        if let (Some(state), Some(last)) = (state, queues.last_mut()) {
+            last.jobs
+                .push((parse_state(&state)?, row.get::<_, i64>(4)?.unsigned_abs()));
+        }
+    }
+    Ok(queues)
 }
 
 fn list(db: &Connection, now: UnixMs) -> Result<Vec<NodeRow>> {

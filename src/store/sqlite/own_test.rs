@@ -76,6 +76,8 @@ fn move_to(state: State, from: &'static [State], total: u32, seq: i64) -> JobUpd
         state,
         run: Run(1),
         base_run: Run(1),
+        priority: 0,
+        policy: Policy::default(),
         open: true,
         tally: Tally {
             total,

@@ -9,7 +9,9 @@ use crate::domain::ids::{Attempt, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::JobRecord;
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
-use crate::store::{JobFilter, ReadStore, Result, ResultFilter, ResultRow, StoreError, TaskRow};
+use crate::store::{
+    FailureRow, JobFilter, ReadStore, Result, ResultFilter, ResultRow, SpentAttempt, StoreError, TaskRow,
+};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -67,6 +69,30 @@ impl ReadStore for Sqlite {
         let filter = filter.clone();
         self.readers.run(move |db| results::page(db, &filter)).await
     }
+
+    async fn failures(&self, job: JobId, run: Run, limit: u32, max_chars: u32) -> Result<Vec<FailureRow>> {
+        self.readers
+            .run(move |db| {
+                let rows = db
+                    .prepare_cached(include_str!("queries/results/failures.sql"))?
+                    .query_map(params![job.0, run.0, limit, max_chars], |row| {
+                        Ok(FailureRow {
+                            task: TaskNo(row.get(0)?),
+                            error: row.get(1)?,
+                            worker: row.get(2)?,
+                            at: UnixMs(row.get(3)?),
+                        })
+                    })?
+                    .collect::<rusqlite::Result<_>>()?;
+                Ok(rows)
+            })
+            .await
+    }
+
+    async fn last_attempts(&self, job: JobId, run: Run, tasks: &[TaskNo]) -> Result<Vec<SpentAttempt>> {
+        let tasks = tasks.to_vec();
+        self.readers.run(move |db| last_attempts(db, job, run, tasks)).await
+    }
 }
 
 fn list_jobs(db: &Connection, filter: &JobFilter) -> Result<Vec<JobRecord>> {
@@ -116,6 +142,28 @@ fn find_tasks(db: &Connection, job: JobId, mut tasks: Vec<TaskNo>, max_bytes: us
         }
     }
     Ok(rows)
+}
+
+fn last_attempts(db: &Connection, job: JobId, run: Run, mut tasks: Vec<TaskNo>) -> Result<Vec<SpentAttempt>> {
+    tasks.sort_unstable();
+    tasks.dedup();
+    let mut find = db.prepare_cached(include_str!("queries/attempts/last.sql"))?;
+    let mut found = Vec::new();
+    for task in tasks {
+        let read = |row: &Row<'_>| -> Result<SpentAttempt> {
+            Ok(SpentAttempt {
+                task,
+                attempt: row.get(0)?,
+                cause: parse_cause(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?,
+                worker: row.get(2)?,
+                error: row.get(3)?,
+                at: UnixMs(row.get(4)?),
+            })
+        };
+        let row = find.query_row(params![job.0, run.0, task.0], |row| Ok(read(row)));
+        found.extend(row.optional()?.transpose()?);
+    }
+    Ok(found)
 }
 
 pub(super) fn verdict(row: &Row<'_>, column: usize) -> rusqlite::Result<Verdict> {

@@ -49,6 +49,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<JobRecord> {
             succeeded: row.get("succeeded")?,
             failed: row.get("failed")?,
             counters: from_json(text("counters")?)?,
+            reached: from_json(text("reached")?)?,
         },
         error: error.as_deref().map(from_json).transpose()?,
         start_at: moment("start_at")?,

@@ -6,6 +6,7 @@ use super::fixture::*;
 use std::collections::BTreeMap;
 use tallykeeper::domain::ids::{Attempt, JobId, Seq, UnixMs};
 use tallykeeper::domain::job::{Fence, JobError, Tally};
+use tallykeeper::domain::policy::{FailureThreshold, Policy};
 use tallykeeper::domain::rows::{Cause, FactKind, JobBatch, JobUpdate, Verdict};
 use tallykeeper::domain::state::{self, State};
 use tallykeeper::store::BatchAnswer::{Committed, Fenced};
@@ -156,6 +157,12 @@ pub(super) async fn fm06_a_change_of_state_is_written_whole(store: AnyStore) {
             succeeded: 1,
             failed: 4,
             counters: BTreeMap::from([("boxes".to_owned(), i64::MAX), ("sum".to_owned(), -3)]),
+            reached: vec![3, 1],
+        },
+        priority: -7,
+        policy: Policy {
+            failure_threshold: FailureThreshold::Count(2),
+            ..record.policy.clone()
         },
         error: Some(JobError {
             code: "threshold_exceeded".into(),
@@ -168,6 +175,7 @@ pub(super) async fn fm06_a_change_of_state_is_written_whole(store: AnyStore) {
     };
     commit(&store, with_update(record.id, fence, change.clone())).await;
     let row = reread(&store, record.id).await;
+    assert_eq!((row.priority, &row.policy), (-7, &change.policy));
     assert_eq!(
         (row.state, row.run, row.base_run),
         (change.state, change.run, change.base_run)
@@ -183,8 +191,8 @@ pub(super) async fn fm06_a_change_of_state_is_written_whole(store: AnyStore) {
     assert_eq!((row.updated_at, row.changed_seq), (change.updated_at, Seq(9)));
     // What an update does not name stays.
     assert_eq!(
-        (row.name, row.created_at, row.policy),
-        (record.name, record.created_at, record.policy)
+        (row.name, row.created_at, row.stages),
+        (record.name, record.created_at, record.stages)
     );
 }
 

@@ -188,6 +188,8 @@ pub(crate) fn update(record: &JobRecord, state: State, seq: i64) -> JobUpdate {
         state,
         run: record.run,
         base_run: record.base_run,
+        priority: record.priority,
+        policy: record.policy.clone(),
         open: record.open,
         tally: Tally {
             total: record.tally.total,

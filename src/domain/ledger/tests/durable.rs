@@ -101,6 +101,8 @@ impl Durable {
         row.state = update.state;
         row.run = update.run;
         row.base_run = update.base_run;
+        row.priority = update.priority;
+        row.policy = update.policy.clone();
         row.open = update.open;
         row.tally = update.tally.clone();
         row.error = update.error.clone();

@@ -456,3 +456,32 @@ fn a_paused_job_still_takes_results_and_ends() {
     assert_eq!(bench.report(successes(&leases)), [Counted]);
     assert_eq!(bench.state(), State::Succeeded);
 }
+
+#[test]
+fn a_new_threshold_judges_at_once_and_an_ended_job_keeps_its_own() {
+    let mut bench = Bench::with(4, |record| {
+        record.policy.abort_early = true;
+        record.policy.max_attempts = 1;
+    });
+    let leases = bench.grant("w", 2);
+    bench.report(vec![fatal(&leases[0])]);
+    let change = |priority, count: Option<u32>| Control::Change {
+        priority,
+        failure_threshold: count.map(FailureThreshold::Count),
+    };
+    assert_eq!(bench.control(change(Some(7), None)), Ok(()));
+    assert_eq!(bench.durable.record.priority, 7);
+    assert_eq!(bench.state(), State::Running);
+    assert!(bench.ledger.may_be_deleted().is_err());
+    assert_eq!(bench.control(change(None, Some(0))), Ok(()));
+    assert_eq!(
+        (bench.state(), bench.error_code()),
+        (State::Failed, Some("threshold_exceeded"))
+    );
+    assert_eq!(bench.control(change(Some(7), Some(0))), Ok(()), "it is so already");
+    assert!(matches!(
+        bench.control(change(Some(8), None)),
+        Err(Refusal::InvalidTransition { .. })
+    ));
+    assert_eq!(bench.ledger.may_be_deleted(), Ok((bench.ledger.fence(), Run(1))));
+}

@@ -13,6 +13,8 @@ use crate::domain::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const GRACE_MS: i64 = 60_000;
+/// Stages of every job.
+pub(super) const STAGES: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Holding {
@@ -28,6 +30,8 @@ pub(super) struct Task {
     pub(super) reported: BTreeSet<u32>,
     pub(super) due: Option<UnixMs>,
     pub(super) lease: Option<Holding>,
+    /// Stages that it was said to have come to.
+    pub(super) marks: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +42,7 @@ pub(super) struct Model {
     pub(super) open: bool,
     pub(super) cancel_at: Option<UnixMs>,
     pub(super) start_at: Option<UnixMs>,
+    pub(super) priority: i32,
     pub(super) policy: Policy,
     pub(super) epoch: Epoch,
     pub(super) tasks: Vec<Task>,
@@ -47,6 +52,8 @@ pub(super) struct Model {
     pub(super) claims: Vec<(Ticket, Lease)>,
     /// Each worker's last grant by request id.
     pub(super) grants: BTreeMap<String, (String, Vec<Lease>)>,
+    /// What the row has counted of each stage in this run.
+    pub(super) counted: Vec<u32>,
 }
 
 /// What a control must come to.
@@ -59,7 +66,7 @@ pub(super) enum Ruling {
 
 impl Model {
     /// The committed state, recomputed from rows alone, with the leases a snapshot has kept.
-    pub(super) fn from_rows(durable: &Durable, epoch: Epoch, kept: &[Holding], now: UnixMs) -> Model {
+    pub(super) fn from_rows(durable: &Durable, epoch: Epoch, kept: &[Holding], marks: &[u8], now: UnixMs) -> Model {
         let row = &durable.record;
         let mut tasks = vec![Task::default(); row.tally.total as usize];
         for task in durable.failed() {
@@ -73,6 +80,9 @@ impl Model {
                 attempt.at,
                 attempt.task,
             );
+        }
+        for (task, &marks) in tasks.iter_mut().zip(marks) {
+            task.marks = marks;
         }
         let succeeded = durable.succeeded();
         for task in &succeeded {
@@ -104,12 +114,14 @@ impl Model {
             open: row.open,
             cancel_at: row.cancel_at,
             start_at: row.start_at,
+            priority: row.priority,
             policy: row.policy.clone(),
             epoch,
             tasks,
             late,
             claims: Vec::new(),
             grants: BTreeMap::new(),
+            counted: row.tally.reached.clone(),
         }
     }
 
@@ -123,6 +135,17 @@ impl Model {
 
     fn numbers(&self, state: impl Fn(&Task) -> bool) -> u32 {
         self.tasks.iter().filter(|task| state(task)).count() as u32
+    }
+
+    /// Tasks at each stage.
+    pub(super) fn reached(&self) -> Vec<u32> {
+        let at = |place: u8| self.numbers(|task| task.verdict == Some(Verdict::Succeeded) || task.marks > place);
+        let counted = self.counted.iter().copied().chain(std::iter::repeat(0));
+        (0..STAGES)
+            .map(at)
+            .zip(counted)
+            .map(|(now, counted)| now.max(counted))
+            .collect()
     }
 
     /// pending, leased, retrying, succeeded, failed
@@ -234,6 +257,21 @@ impl Model {
                 }
             }
             (Control::Cancel { .. }, state) if !state.is_final() => Ruling::Change,
+            (
+                Control::Change {
+                    priority,
+                    failure_threshold,
+                },
+                state,
+            ) => {
+                let same = priority.is_none_or(|priority| priority == self.priority)
+                    && failure_threshold.is_none_or(|threshold| threshold == self.policy.failure_threshold);
+                match (same, state.is_final()) {
+                    (true, _) => Ruling::Already,
+                    (false, true) => Ruling::Refused,
+                    (false, false) => Ruling::Change,
+                }
+            }
             (Control::Seal, _) if !self.open => Ruling::Already,
             (Control::Seal, state) if !state.is_final() => Ruling::Change,
             (Control::Retry { only, if_run }, state)
@@ -305,10 +343,25 @@ impl Model {
                 };
             }
             self.late.clear();
+            self.counted.clear();
         }
+        let reached = self.reached();
+        // Marks may have come while the update was in flight, but never one that it counted in vain.
+        assert!(
+            update
+                .tally
+                .reached
+                .iter()
+                .zip(&reached)
+                .all(|(counted, now)| counted <= now)
+        );
+        assert!(!update.state.is_final() || update.tally.reached == reached);
+        self.counted = update.tally.reached.clone();
         self.state = update.state;
         self.run = update.run;
         self.base_run = update.base_run;
+        self.priority = update.priority;
+        self.policy = update.policy.clone();
         self.open = update.open;
         self.cancel_at = update.cancel_at;
         self.start_at = update.start_at;

@@ -3,7 +3,7 @@
 //! Owns: the random workers, operators, clock, store and crashes. Never: relies on a fixed history; proptest prints the failing one.
 //! Invariant: the model learns of a commit only from its rows, and of a lease only from a reply.
 
-use super::model::{GRACE_MS, Holding, Model, Ruling};
+use super::model::{GRACE_MS, Holding, Model, Ruling, STAGES};
 use super::*;
 use crate::domain::ledger::Refusal;
 use crate::domain::rows::{Cause, Verdict};
@@ -35,7 +35,7 @@ enum Told {
 enum Op {
     Grant(u8, u32, Option<u8>),
     Report(u8, Vec<(Pick, Told)>, Option<u32>),
-    Extend(u8, Vec<Pick>),
+    Extend(u8, Vec<Pick>, Option<u8>),
     Release(u8, Vec<Pick>),
     Ungrant(Vec<Pick>),
     Control(Control),
@@ -86,6 +86,10 @@ fn control() -> impl Strategy<Value = Control> {
             only: if all { RetryOnly::All } else { RetryOnly::Failed },
             if_run,
         }),
+        1 => (prop::option::of(-1i32..2), prop::option::of(0u32..4)).prop_map(|(priority, count)| Control::Change {
+            priority,
+            failure_threshold: count.map(FailureThreshold::Count),
+        }),
     ]
 }
 
@@ -96,7 +100,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (worker(), 0u32..6, prop::option::weighted(0.3, 0u8..3)).prop_map(|(w, n, id)| Op::Grant(w, n, id)),
         12 => (worker(), prop::collection::vec((pick(), told()), 0..6), prop::option::weighted(0.2, 0u32..4))
             .prop_map(|(w, items, then)| Op::Report(w, items, then)),
-        2 => (worker(), picks()).prop_map(|(w, picks)| Op::Extend(w, picks)),
+        4 => (worker(), picks(), prop::option::of(0..STAGES + 1)).prop_map(|(w, p, stage)| Op::Extend(w, p, stage)),
         2 => (worker(), picks()).prop_map(|(w, picks)| Op::Release(w, picks)),
         1 => picks().prop_map(Op::Ungrant),
         4 => control().prop_map(Op::Control),
@@ -192,6 +196,7 @@ struct History {
     /// What the results in flight must come to once they are committed.
     expected: BTreeMap<Ticket, Vec<Disposition>>,
     saved: Vec<Holding>,
+    saved_marks: Vec<u8>,
     saved_run: (Run, Run),
     /// Last grants, as far as they were still held.
     saved_grants: BTreeMap<String, (String, Vec<Lease>)>,
@@ -202,6 +207,7 @@ struct History {
 impl History {
     fn new(setup: &Setup) -> History {
         let mut bench = Bench::bounded(setup.total, setup.bounds, |record| {
+            record.stages = (0..STAGES).map(|place| stage(&format!("s{place}"))).collect();
             record.open = setup.open;
             record.expected_total = setup.expected_total;
             record.state = setup.state;
@@ -217,7 +223,7 @@ impl History {
             record.policy.max_in_flight = setup.max_in_flight;
         });
         bench.held = true;
-        let model = Model::from_rows(&bench.durable, Epoch(1), &[], START);
+        let model = Model::from_rows(&bench.durable, Epoch(1), &[], &[], START);
         let mut history = History {
             bench,
             model,
@@ -226,6 +232,7 @@ impl History {
             asked: BTreeMap::new(),
             expected: BTreeMap::new(),
             saved: Vec::new(),
+            saved_marks: Vec::new(),
             saved_run: (Run(0), Run(0)),
             saved_grants: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -238,7 +245,7 @@ impl History {
         match op {
             Op::Grant(worker, most, id) => self.grant(worker, most, id),
             Op::Report(worker, items, then_lease) => self.report(worker, items, then_lease),
-            Op::Extend(worker, picks) => self.extend(worker, picks),
+            Op::Extend(worker, picks, stage) => self.extend(worker, picks, stage),
             Op::Release(worker, picks) => self.release(worker, picks),
             Op::Ungrant(picks) => self.ungrant(picks),
             Op::Control(control) => {
@@ -257,6 +264,7 @@ impl History {
             Op::Save => {
                 self.bench.save();
                 self.saved = self.model.holdings();
+                self.saved_marks = self.model.tasks.iter().map(|task| task.marks).collect();
                 self.saved_run = (self.model.run, self.model.base_run);
                 self.saved_grants = self.model.grants.clone();
                 for (_, leases) in self.saved_grants.values_mut() {
@@ -276,6 +284,8 @@ impl History {
             self.model.counts(now),
             "pending, leased, retrying, succeeded, failed"
         );
+        let reached = self.bench.ledger.progress(now).stages.into_iter().map(|s| s.reached);
+        assert_eq!(reached.collect::<Vec<_>>(), self.model.reached(), "stages");
         let record = self.bench.ledger.record();
         assert_eq!(
             (record.state, record.run, record.open),
@@ -617,15 +627,25 @@ impl History {
         self.tell(Command::Results(results));
     }
 
-    fn extend(&mut self, worker: u8, picks: Vec<Pick>) {
+    fn extend(&mut self, worker: u8, picks: Vec<Pick>, stage: Option<u8>) {
         let worker = format!("w{worker}");
         let leases: Vec<Option<Lease>> = picks.iter().map(|pick| self.token(pick)).collect();
         let ticket = self.bench.ticket();
-        let command = Command::Extend {
+        let command = Command::Extend(Extend {
             ticket,
             worker: named(&worker),
             leases: leases.clone(),
-        };
+            stage: stage.map(|place| format!("s{place}")),
+            note: None,
+        });
+        if stage.is_some_and(|place| place >= STAGES) {
+            self.asked.insert(ticket, Asked::Checked);
+            let replies = self.tell(command);
+            assert_eq!(replies.first(), Some(&(ticket, Reply::Refused(Refusal::UnknownStage))));
+            return;
+        }
+        let update = self.bench.commit.as_ref().and_then(|batch| batch.update.as_ref());
+        let stage = stage.filter(|_| !update.is_some_and(|update| update.state.is_final()));
         if self.is_suspicious(&leases) {
             return self.tell_newer(ticket, command);
         }
@@ -634,7 +654,9 @@ impl History {
         for token in leases {
             let token = token.filter(|token| self.current(token, &worker) && !expiring.contains(&token.task));
             extended.push(token.and_then(|token| {
-                let lease = self.model.tasks[token.task.0 as usize].lease.as_mut()?;
+                let task = &mut self.model.tasks[token.task.0 as usize];
+                task.marks = task.marks.max(stage.map_or(0, |place| place + 1));
+                let lease = task.lease.as_mut()?;
                 lease.expires_at = lease.expires_at.max(until);
                 Some(lease.expires_at)
             }));
@@ -782,8 +804,12 @@ impl History {
         self.expected.clear();
         let row = &self.bench.durable.record;
         let usable = self.bench.durable.snapshot.is_some() && self.saved_run == (row.run, row.base_run);
-        let saved: &[Holding] = if usable { &self.saved } else { &[] };
-        self.model = Model::from_rows(&self.bench.durable, self.bench.epoch, saved, self.bench.now);
+        let saved: (&[Holding], &[u8]) = if usable {
+            (&self.saved, &self.saved_marks)
+        } else {
+            (&[], &[])
+        };
+        self.model = Model::from_rows(&self.bench.durable, self.bench.epoch, saved.0, saved.1, self.bench.now);
         if usable && self.model.state.is_active() {
             self.model.grants = self.saved_grants.clone();
         }

@@ -1,0 +1,1 @@
+DELETE FROM deleted_jobs WHERE job = $1

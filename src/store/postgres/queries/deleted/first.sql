@@ -1,0 +1,1 @@
+SELECT job FROM deleted_jobs ORDER BY job LIMIT 1

@@ -1,0 +1,1 @@
+INSERT INTO deleted_jobs (job) VALUES ($1)

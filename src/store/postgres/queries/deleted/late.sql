@@ -1,0 +1,1 @@
+DELETE FROM late WHERE ctid = ANY (ARRAY(SELECT ctid FROM late WHERE job = $1 LIMIT $2::bigint))

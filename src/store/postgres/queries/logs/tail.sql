@@ -1,0 +1,3 @@
+-- The newest entries, newest first.
+SELECT id, at, level, source, worker, task, message FROM logs
+WHERE job = $1 AND level >= $2::smallint ORDER BY id DESC LIMIT $3::bigint

@@ -1,0 +1,1 @@
+DELETE FROM late WHERE rowid IN (SELECT rowid FROM late WHERE job = ?1 LIMIT ?2)

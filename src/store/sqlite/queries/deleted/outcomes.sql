@@ -1,0 +1,1 @@
+DELETE FROM outcomes WHERE rowid IN (SELECT rowid FROM outcomes WHERE job = ?1 LIMIT ?2)
