@@ -10,6 +10,7 @@ mod load;
 mod naive_postgres;
 mod naive_sqlite;
 mod report;
+mod subscribers;
 
 use super::node::{Node, NodeOptions};
 use super::opening::StoreAddress;
@@ -49,6 +50,9 @@ pub(crate) struct BenchArgs {
     /// Bytes of each result
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     result_bytes: u32,
+    /// Measure each case once more with so many WebSockets watching the job
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
+    subscribers: u32,
     /// Measure tallykeeper alone
     #[arg(long)]
     no_baselines: bool,
@@ -124,9 +128,18 @@ async fn measure(
                 batch: args.batch,
                 tasks: args.tasks.unwrap_or_else(|| case.default_tasks()),
                 result_bytes: args.result_bytes as usize,
+                subscribers: 0,
             };
             let run = load.run(node).await.with_context(|| format!("case {}", case.name()))?;
             report.add(case.name(), round, "tallykeeper", run);
+            if args.subscribers > 0 {
+                let watched = Load {
+                    subscribers: args.subscribers,
+                    ..load
+                };
+                let run = watched.run(node).await.context("with subscribers")?;
+                report.add(case.name(), round, "tallykeeper, watched", run);
+            }
             if !args.no_baselines {
                 baselines(args, case, address, scratch, round, report).await?;
             }

@@ -6,6 +6,7 @@
 use super::Case;
 use super::connection::Connection;
 use super::report::Figure;
+use super::subscribers::Subscribers;
 use crate::cli::node::Node;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub(super) struct Load {
     pub(super) batch: u32,
     pub(super) tasks: u32,
     pub(super) result_bytes: usize,
+    /// WebSockets that watch the job meanwhile.
+    pub(super) subscribers: u32,
 }
 
 #[derive(Deserialize)]
@@ -91,11 +94,13 @@ impl Load {
                 seen: Seen::default(),
             });
         }
+        let watching = Subscribers::connect(&url, token, job, self.subscribers).await?;
         let (case, batch) = (self.case, self.batch);
         let started = Instant::now();
         let tasks = workers.into_iter().map(|worker| tokio::spawn(worker.work(case, batch)));
         let seen: Vec<Seen> = try_join_all(tasks).await?.into_iter().collect::<Result<_>>()?;
         let elapsed = started.elapsed();
+        watching.check().await?;
         self.check(&mut control, job, &seen).await?;
         let latencies = seen.into_iter().flat_map(|seen| seen.latencies_us).collect();
         Ok(Figure::of_run(
