@@ -3,7 +3,7 @@
 //! Owns: standard error while jobs are watched. Never: counts. Invariant: elsewhere than on a terminal, numbers alone make at most one line
 //! per job in [`LINE_EVERY`].
 
-use super::standing::{News, line, numbers};
+use super::standing::{News, counts, line, pace};
 use crate::cli::output::{self, clean, shortened};
 use crate::domain::progress::StageProgress;
 use crate::http::wire::Job;
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 /// Between two lines about one job where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 const JOB_TEMPLATE: &str = "{prefix} {bar:30.cyan/blue} {pos}/{len} {wide_msg}";
+/// A line of its own, since beside the bar it would not fit into 80 columns.
+const COUNTS_TEMPLATE: &str = "  {wide_msg}";
 const STAGE_TEMPLATE: &str = "  {prefix} {bar:30.green/blue} {pos}/{len}";
 const BAR: &str = "█▉▊▋▌▍▎▏ ";
 
@@ -26,9 +28,10 @@ pub(super) enum Screen {
     Lines(Vec<Pace>),
 }
 
-/// A job's bar, and one per stage.
+/// A job's bar, its counts below it, and a bar per stage.
 pub(super) struct Bars {
     job: ProgressBar,
+    counts: ProgressBar,
     stages: Vec<ProgressBar>,
 }
 
@@ -84,6 +87,7 @@ impl Screen {
         if let Screen::Bars(all, shown) = self {
             for bars in shown.drain(..).flatten() {
                 bars.stages.iter().for_each(ProgressBar::finish_and_clear);
+                bars.counts.finish_and_clear();
                 bars.job.finish_and_clear();
             }
             // The terminal may be gone, and with it what there was to clear.
@@ -98,6 +102,7 @@ impl Bars {
         bar.set_prefix(clean(&format!("job {} {}", job.id, shortened(&job.name, 24))));
         Bars {
             job: bar,
+            counts: all.add(self::bar(COUNTS_TEMPLATE)),
             stages: Vec::new(),
         }
     }
@@ -106,10 +111,11 @@ impl Bars {
         let progress = &job.progress;
         self.job.set_length(progress.total.into());
         self.job.set_position((progress.succeeded + progress.failed).into());
-        self.job.set_message(format!("{}, {}", job.state, numbers(progress)));
+        self.job.set_message(format!("{}{}", job.state, pace(progress)));
+        self.counts.set_message(counts(progress));
         for (at, stage) in progress.stages.iter().enumerate() {
             if at == self.stages.len() {
-                let before = self.stages.last().unwrap_or(&self.job);
+                let before = self.stages.last().unwrap_or(&self.counts);
                 self.stages.push(all.insert_after(before, stage_bar(stage)));
             }
             self.stages[at].set_length(stage.total.into());

@@ -104,11 +104,12 @@ pub(super) fn line(job: &Job) -> String {
     let progress = &job.progress;
     let decided = progress.succeeded + progress.failed;
     let mut text = format!(
-        "job {} {}: {decided}/{} done, {}",
+        "job {} {}: {decided}/{} done, {}{}",
         job.id,
         job.state,
         progress.total,
-        numbers(progress)
+        counts(progress),
+        pace(progress)
     );
     for stage in &progress.stages {
         let _ = write!(text, ", {} {}/{}", stage.name, stage.reached, stage.total);
@@ -116,12 +117,17 @@ pub(super) fn line(job: &Job) -> String {
     clean(&text)
 }
 
-/// The counts, and how fast they grow.
-pub(super) fn numbers(progress: &Progress) -> String {
-    let mut text = format!(
+/// Where its tasks are.
+pub(super) fn counts(progress: &Progress) -> String {
+    format!(
         "{} succeeded, {} failed, {} leased, {} retrying, {} pending",
         progress.succeeded, progress.failed, progress.leased, progress.retrying, progress.pending
-    );
+    )
+}
+
+/// How fast it goes, and how long it will; each after a comma, and only if known.
+pub(super) fn pace(progress: &Progress) -> String {
+    let mut text = String::new();
     if let Some(rate) = progress.rate_per_s {
         let _ = write!(text, ", {rate:.1}/s");
     }
