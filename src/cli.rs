@@ -23,6 +23,7 @@ mod submit;
 mod template;
 mod token;
 mod upload;
+mod watch;
 mod work;
 mod worker;
 
@@ -63,8 +64,9 @@ Examples:
     ls images/* | tallykeeper submit --name thumbnails --queue images --lines
     tallykeeper work --queue images -j 4 --exec 'convert {} -resize 200x200 {}.thumb.png'
     tallykeeper jobs
+    tallykeeper watch 1
 
-Exit codes: 0 success, 1 failure (a task failed, or the command did), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 failure (a task failed, or the command did), 2 wrong usage, 3 canceled (watch), 130 interrupted.
 Options may also come from the environment (TALLYKEEPER_*) or, for serve, from a file (--config).";
 
 #[derive(Debug, Subcommand)]
@@ -85,6 +87,9 @@ enum Command {
     Jobs(jobs::ListArgs),
     /// Show one job
     Show(jobs::ShowArgs),
+    /// Follow jobs live until they end; the exit code tells what came of them
+    #[command(after_help = WATCH_HELP)]
+    Watch(watch::WatchArgs),
     /// Stop handing out tasks of jobs; what is under way goes on
     Pause(jobs::ControlArgs),
     /// Hand out tasks of paused jobs again
@@ -133,6 +138,19 @@ Examples:
 
 {} stands for the task's payload: a string as it is, anything else as JSON. Without {} it becomes the last argument.
 The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. SIGTERM finishes what runs and leaves.";
+
+const WATCH_HELP: &str = "\
+Examples:
+    tallykeeper watch 42
+    tallykeeper watch 42 43 && echo all succeeded
+    tallykeeper watch --json 42 | jq -c 'select(.type == \"final\") | .job.progress'
+
+Bars on a terminal, a line now and then elsewhere, both on standard error; the tallies on standard output.
+With --json, standard output holds the node's messages instead: snapshot, progress, state and, at last, final.
+A lost connection is opened again, however long that takes, and numbers never go back.
+
+Exit codes: 0 every job succeeded, 1 one failed, wholly or in part, or cannot be watched, 2 wrong usage,
+3 one was canceled (and none failed), 130 interrupted: the job goes on.";
 
 const BENCH_HELP: &str = "\
 Examples:
@@ -201,6 +219,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Work(args) => work::work(args).await,
         Command::Jobs(args) => jobs::list(args).await,
         Command::Show(args) => jobs::show(args).await,
+        Command::Watch(args) => watch::watch(args).await,
         Command::Pause(args) => jobs::control(args, "pause").await,
         Command::Resume(args) => jobs::control(args, "resume").await,
         Command::Cancel(args) => jobs::cancel(args).await,
@@ -233,6 +252,8 @@ mod tests {
             &["tallykeeper", "work", "--queue", "q"],
             &["tallykeeper", "work", "--queue", "q", "--exec", "a", "--", "b"],
             &["tallykeeper", "jobs", "--state", "done"],
+            &["tallykeeper", "watch"],
+            &["tallykeeper", "watch", "0"],
             &["tallykeeper", "token", "create", "--name", "n", "--scope", "root"],
             &["tallykeeper", "migrate", "--store", "mysql://x"],
         ] {

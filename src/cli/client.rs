@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 pub(crate) mod retry;
+pub(crate) mod stream;
 
 /// How long an ordinary call may take from end to end.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -217,7 +218,12 @@ impl Client {
     }
 
     fn prepare(&self, method: Method, url: Url) -> RequestBuilder {
-        let request = self.http.request(method, url).timeout(CALL_TIMEOUT);
+        self.unbounded(method, url).timeout(CALL_TIMEOUT)
+    }
+
+    /// A request whose answer may take as long as it likes; whoever sends it bounds the waits.
+    fn unbounded(&self, method: Method, url: Url) -> RequestBuilder {
+        let request = self.http.request(method, url);
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

@@ -119,7 +119,11 @@ async fn with_node(
     stop: Stop,
 ) -> Result<ExitCode> {
     let job = find_or_create(&client, args, &template, &items).await?;
-    output::note(&format!("node at {url}, job {}, {} items", job.id, items.len()));
+    output::note(&format!(
+        "job {0}, {1} items, live at {url}/#/jobs/{0}",
+        job.id,
+        items.len()
+    ));
     if job.state.is_final() {
         output::note(&format!("job {} is finished already", job.id));
         return Ok(finished(&job, None));

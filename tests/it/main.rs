@@ -5,6 +5,7 @@
 mod app;
 mod browser;
 mod cli_run;
+mod cli_watch;
 mod cluster;
 mod conformance;
 mod crash_kill;

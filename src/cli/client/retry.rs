@@ -27,16 +27,21 @@ impl Backoff {
         (base + grown.mul_f64(0.5 * spread)).min(LONGEST)
     }
 
+    /// How long to wait for the next try after a failure that may pass.
+    pub(crate) fn pause(&mut self, error: &ClientError) -> Duration {
+        let asked = match error {
+            ClientError::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        self.next(asked, rand::random())
+    }
+
     /// Waits for the next try after a failure that may pass; any other failure is given back.
     pub(crate) async fn wait(&mut self, error: ClientError) -> Answer<()> {
         if !error.may_pass() {
             return Err(error);
         }
-        let asked = match &error {
-            ClientError::Busy { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        let wait = self.next(asked, rand::random());
+        let wait = self.pause(&error);
         if self.failures == 3 {
             tracing::warn!(%error, "still trying");
         } else {
