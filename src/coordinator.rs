@@ -14,6 +14,7 @@ mod job_actor;
 mod log_book;
 mod node;
 mod overview;
+mod polling;
 mod purger;
 mod queue_actor;
 mod shared;
