@@ -110,7 +110,9 @@ CREATE TABLE outcomes (
     counters text,
     PRIMARY KEY (job, run, task)
 );
-CREATE INDEX outcomes_by_seq ON outcomes (job, seq);
+-- Partial, though every seq is above 0: so only a query that says so uses it. One that looks for a task must not, even where the
+-- statistics do not know the job yet and any index on it seems as good as another.
+CREATE INDEX outcomes_by_seq ON outcomes (job, seq) WHERE seq > 0;
 
 CREATE TABLE attempts (
     job bigint NOT NULL,
@@ -124,7 +126,7 @@ CREATE TABLE attempts (
     error text,
     PRIMARY KEY (job, run, task, attempt)
 );
-CREATE INDEX attempts_by_seq ON attempts (job, seq);
+CREATE INDEX attempts_by_seq ON attempts (job, seq) WHERE seq > 0;
 
 CREATE TABLE late (
     job bigint NOT NULL,
@@ -140,7 +142,7 @@ CREATE TABLE late (
     counters text,
     PRIMARY KEY (job, run, task)
 );
-CREATE INDEX late_by_seq ON late (job, seq);
+CREATE INDEX late_by_seq ON late (job, seq) WHERE seq > 0;
 
 CREATE VIEW results AS
     SELECT o.job, o.run, o.task, t.key, o.succeeded, false AS late, o.attempt, o.result::jsonb AS result, o.error,

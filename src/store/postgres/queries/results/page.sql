@@ -37,6 +37,7 @@ WITH counted AS (
     FROM page
 )
 SELECT m.run, m.task, t.key, m.succeeded, m.late, m.attempt, m.result, m.error, m.counters, m.worker, m.at
-FROM measured m LEFT JOIN tasks t ON t.job = $1 AND t.task = m.task
+-- Laterally, so that each key is one look-up: where the statistics do not know the job yet, a plain join reads all its tasks per row.
+FROM measured m LEFT JOIN LATERAL (SELECT key FROM tasks WHERE job = $1 AND task = m.task LIMIT 1) t ON true
 WHERE m.bytes_before <= $7::bigint
 ORDER BY m.task
