@@ -26,7 +26,7 @@ impl Subscribers {
             .unwrap_or_default();
         let request = format!(
             "GET /v1/jobs/{job}/progress HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGFsbHlrZWVwZXIgYmVuY2g=\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         let mut readers = JoinSet::new();
         for _ in 0..count {
