@@ -82,6 +82,8 @@ pub(crate) fn quick() -> Settings {
     Settings {
         node_id: "test".into(),
         snapshot_interval: Duration::from_millis(100),
+        // A busy disk may hold a commit up for seconds; a test that is about waiting sets its own.
+        store_wait: Duration::from_secs(30),
         ..Settings::default()
     }
 }

@@ -12,6 +12,38 @@ use crate::domain::ledger::{Command, Extend, Grant, Ledger, Results};
 use actix::prelude::*;
 
 impl JobActor {
+    /// The answer to a request that only reads; none if it is no such request.
+    fn read(&mut self, request: &Request, ctx: &mut Context<Self>) -> Option<Result<Answer, CoordinatorError>> {
+        let answer = match request {
+            Request::View => self.view().map(|view| Answer::View(Box::new(view))),
+            Request::Watch(channel) => {
+                self.show_to(channel.clone(), ctx);
+                Some(Answer::Watched)
+            }
+            Request::Standing => self.ledger.as_ref().map(|ledger| {
+                Answer::Standing(JobStanding {
+                    claimable: ledger.claimable(),
+                    holders: ledger.holders(),
+                })
+            }),
+            Request::Explain { limit } => self
+                .explain(*limit as usize)
+                .map(|told| Answer::Explained(Box::new(told))),
+            Request::ProveDeletable => match self.ledger.as_ref().map(Ledger::may_be_deleted) {
+                Some(Err(refusal)) => return Some(Err(deliver::refused(refusal))),
+                ruling => ruling
+                    .and_then(Result::ok)
+                    .map(|(fence, run)| Answer::Deletable(fence, run)),
+            },
+            Request::Tasks { state, after, limit } => self
+                .ledger
+                .as_ref()
+                .map(|ledger| Answer::Tasks(ledger.tasks_in(*state, *after, *limit as usize))),
+            _ => return None,
+        };
+        Some(answer.ok_or(CoordinatorError::NotOwner))
+    }
+
     /// Answers a reading at once; puts everything else to the ledger, noting who waits for it.
     pub(super) fn take_request(&mut self, ask: Ask, ctx: &mut Context<Self>) {
         let Ask { request, reply, permit } = ask;
@@ -23,44 +55,10 @@ impl JobActor {
             tokens,
             _permit: permit,
         };
+        if let Some(answer) = self.read(&request, ctx) {
+            return self.answer(caller(Vec::new()), answer);
+        }
         let command = match request {
-            Request::View => {
-                let view = self.view().map(|view| Answer::View(Box::new(view)));
-                return self.answer(caller(Vec::new()), view.ok_or(CoordinatorError::NotOwner));
-            }
-            Request::Watch(channel) => {
-                self.show_to(channel, ctx);
-                return self.answer(caller(Vec::new()), Ok(Answer::Watched));
-            }
-            Request::Standing => {
-                let standing = self.ledger.as_ref().map(|ledger| JobStanding {
-                    claimable: ledger.claimable(),
-                    holders: ledger.holders(),
-                });
-                let answer = standing.map(Answer::Standing).ok_or(CoordinatorError::NotOwner);
-                self.answer(caller(Vec::new()), answer);
-                return;
-            }
-            Request::Explain { limit } => {
-                let told = self.explain(limit as usize).ok_or(CoordinatorError::NotOwner);
-                self.answer(caller(Vec::new()), told.map(|told| Answer::Explained(Box::new(told))));
-                return;
-            }
-            Request::ProveDeletable => {
-                let ruling = self.ledger.as_ref().map(Ledger::may_be_deleted);
-                let answer = ruling.ok_or(CoordinatorError::NotOwner);
-                let answer = answer.and_then(|ruling| ruling.map_err(deliver::refused));
-                self.answer(
-                    caller(Vec::new()),
-                    answer.map(|(fence, run)| Answer::Deletable(fence, run)),
-                );
-                return;
-            }
-            Request::Tasks { state, after, limit } => {
-                let ledger = self.ledger.as_ref();
-                let tasks = ledger.map(|ledger| Answer::Tasks(ledger.tasks_in(state, after, limit as usize)));
-                return self.answer(caller(Vec::new()), tasks.ok_or(CoordinatorError::NotOwner));
-            }
             Request::Grant {
                 worker,
                 max_tasks,
@@ -114,6 +112,13 @@ impl JobActor {
                 self.chunks.insert(ticket, tasks);
                 Command::Append { ticket, first_task }
             }
+            // Answered above.
+            Request::View
+            | Request::Watch(_)
+            | Request::Standing
+            | Request::Explain { .. }
+            | Request::ProveDeletable
+            | Request::Tasks { .. } => return,
         };
         self.apply(command, ctx);
     }
