@@ -99,7 +99,11 @@ fn http_method(method: &Method) -> HttpMethod {
 fn operation(entry: &Entry) -> openapi::path::Operation {
     let mut operation = OperationBuilder::new().summary(Some(entry.summary));
     for name in path_parameters(entry.path) {
-        let kind = if name == "id" { Type::Integer } else { Type::String };
+        let kind = if matches!(name, "id" | "task") {
+            Type::Integer
+        } else {
+            Type::String
+        };
         operation = operation.parameter(parameter(name, ParameterIn::Path, Required::True, kind));
     }
     for &name in entry.query {

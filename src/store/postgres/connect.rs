@@ -20,9 +20,10 @@ const WRITE_PLANS: &str = "-c plan_cache_mode=force_generic_plan";
 /// Reads have optional filters, whose plan depends on which are given.
 const READ_PLANS: &str = "-c plan_cache_mode=force_custom_plan";
 
-/// The three pools.
+/// The pools.
 pub(super) struct Pools {
     pub(super) write: Pool,
+    pub(super) blob: Pool,
     pub(super) read: Pool,
     pub(super) control: Pool,
 }
@@ -36,6 +37,7 @@ impl Pools {
                 WRITE_PLANS,
                 settings.commit_lanes + settings.spare_writers,
             )?,
+            blob: pool(config, settings, WRITE_PLANS, settings.blob_writers)?,
             read: pool(config, settings, READ_PLANS, settings.readers)?,
             control: pool(config, settings, WRITE_PLANS, 1)?,
         })

@@ -23,6 +23,7 @@ pub(super) struct OutcomeColumns<'a> {
     counters: Vec<Option<&'a str>>,
     worker: Vec<&'a str>,
     at: Vec<i64>,
+    blob: Vec<Option<i64>>,
 }
 
 impl<'a> OutcomeColumns<'a> {
@@ -38,7 +39,8 @@ impl<'a> OutcomeColumns<'a> {
             columns.succeeded.push(row.verdict == Verdict::Succeeded);
             columns.attempt.push(narrow("attempt", row.attempt.0)?);
             columns.seq.push(row.seq.0);
-            columns.result.push(row.result.as_deref());
+            columns.result.push(row.text());
+            columns.blob.push(row.blob().map(|blob| blob.0));
             columns.error.push(row.error.as_deref());
             columns.counters.push(row.counters.as_deref());
             columns.worker.push(&row.worker);
@@ -56,7 +58,7 @@ impl<'a> OutcomeColumns<'a> {
         &self.job
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 11] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 12] {
         [
             &self.job,
             &self.run,
@@ -69,6 +71,7 @@ impl<'a> OutcomeColumns<'a> {
             &self.counters,
             &self.worker,
             &self.at,
+            &self.blob,
         ]
     }
 }
