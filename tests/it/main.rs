@@ -25,6 +25,7 @@ mod http_bounds;
 mod http_call;
 mod http_facts;
 mod http_reads;
+mod large_results;
 mod lifecycle;
 mod naive_writer;
 mod page_access;
