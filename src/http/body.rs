@@ -160,6 +160,11 @@ impl Stream<'_> {
         self.reservation.give_back(bytes);
     }
 
+    /// How long the body can be at most.
+    pub fn max_bytes(&self) -> usize {
+        self.incoming.announced.unwrap_or(self.incoming.limit)
+    }
+
     /// When the body must have come.
     pub fn deadline(&self) -> Instant {
         self.incoming.deadline

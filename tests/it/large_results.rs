@@ -37,7 +37,10 @@ async fn post(app: &App, job: i64, body: String) -> (u16, Value) {
     let request = app.request("POST", &format!("/v1/jobs/{job}/results"));
     let response = request.header("content-type", "application/json").body(body).send();
     let response = response.await.expect("the node answers");
-    (response.status().as_u16(), response.json().await.expect("an answer is JSON"))
+    (
+        response.status().as_u16(),
+        response.json().await.expect("an answer is JSON"),
+    )
 }
 
 fn dispositions(answer: &Value) -> Vec<&str> {
@@ -46,8 +49,16 @@ fn dispositions(answer: &Value) -> Vec<&str> {
 }
 
 async fn fetch(app: &App, path: &str, accept: &str) -> (u16, String) {
-    let response = app.request("GET", path).header("accept", accept).send().await.expect("an answer");
-    (response.status().as_u16(), response.text().await.expect("the whole answer"))
+    let response = app
+        .request("GET", path)
+        .header("accept", accept)
+        .send()
+        .await
+        .expect("an answer");
+    (
+        response.status().as_u16(),
+        response.text().await.expect("the whole answer"),
+    )
 }
 
 async fn result(app: &App, job: i64, task: u32) -> (u16, String) {
@@ -94,13 +105,19 @@ async fn a_large_result_comes_back_verbatim(place: Place, megabytes: usize) {
     let text = text(megabytes);
     let (status, answer) = post(&app, job, body(&[item(&task, &text)])).await;
     assert_eq!((status, dispositions(&answer)), (200, vec!["counted"]));
-    assert!(result(&app, job, 0).await == (200, text.clone()), "the result is another");
+    assert!(
+        result(&app, job, 0).await == (200, text.clone()),
+        "the result is another"
+    );
     let (_, lines) = fetch(&app, &format!("/v1/jobs/{job}/results"), "application/x-ndjson").await;
     assert!(lines.contains(&text) && lines.ends_with("}\n"), "the line is another");
     let (_, page) = fetch(&app, &format!("/v1/jobs/{job}/results"), "application/json").await;
     assert!(page.contains(&text) && page.ends_with("}],\"next_cursor\":null}"));
     let view = app.view(job).await;
-    assert_eq!((&view["state"], &view["progress"]["counters"]["n"]), (&json!("succeeded"), &json!(1)));
+    assert_eq!(
+        (&view["state"], &view["progress"]["counters"]["n"]),
+        (&json!("succeeded"), &json!(1))
+    );
     app.stop().await;
 }
 
@@ -134,7 +151,14 @@ async fn fm33_large_and_small_share_a_post_and_a_bad_one_fails_alone(place: Plac
     let (status, answer) = post(&app, job, body).await;
     assert_eq!(status, 200, "{answer}");
     let expected = [
-        "counted", "counted", "rejected", "counted", "counted", "duplicate", "rejected", "counted",
+        "counted",
+        "counted",
+        "rejected",
+        "counted",
+        "counted",
+        "duplicate",
+        "rejected",
+        "counted",
     ];
     assert_eq!(dispositions(&answer), expected);
     assert_eq!(answer["tasks"].as_array().map(Vec::len), Some(1));
@@ -180,7 +204,9 @@ async fn fm16_fm23_a_large_result_again_or_late_is_kept_once(place: Place) {
 
 async fn fm36_a_lease_does_not_expire_while_its_result_is_uploaded(place: Place) {
     let app = App::start(&place, quick()).await;
-    let job = app.job(2, json!({"policy": {"lease_timeout_s": 1, "max_attempts": 1}})).await;
+    let job = app
+        .job(2, json!({"policy": {"lease_timeout_s": 1, "max_attempts": 1}}))
+        .await;
     let tasks = app.lease(job, "w", 2).await;
     let whole = body(&[item(&tasks[0], &text(2))]);
     let (first, last) = whole.split_at(whole.len() - 10);
@@ -213,7 +239,9 @@ async fn fm36_an_upload_that_breaks_off_lets_its_lease_expire_and_leaves_nothing
         ..quick()
     };
     let app = App::start(&place, settings).await;
-    let job = app.job(1, json!({"policy": {"lease_timeout_s": 1, "max_attempts": 1}})).await;
+    let job = app
+        .job(1, json!({"policy": {"lease_timeout_s": 1, "max_attempts": 1}}))
+        .await;
     let task = app.lease(job, "w", 1).await.remove(0);
     let whole = body(&[item(&task, &text(1)), item(&task, &text(1))]);
     let host = app.url.strip_prefix("http://").unwrap();
@@ -223,10 +251,19 @@ async fn fm36_an_upload_that_breaks_off_lets_its_lease_expire_and_leaves_nothing
     );
     let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
     let sent = format!("{head}{}", &whole[..whole.len() - 100]);
-    tokio::io::AsyncWriteExt::write_all(&mut stream, sent.as_bytes()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, sent.as_bytes())
+        .await
+        .unwrap();
     // The first result is stored, the second is not whole.
     let deadline = Instant::now() + PATIENCE;
-    while app.coordinator.store().blob_piece(BlobId(1), 3).await.unwrap().is_none() {
+    while app
+        .coordinator
+        .store()
+        .blob_piece(BlobId(1), 3)
+        .await
+        .unwrap()
+        .is_none()
+    {
         assert!(Instant::now() < deadline, "the first result is not stored");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -280,7 +317,10 @@ async fn pages_end_before_a_large_result_and_lines_hold_every_one(place: Place) 
     }
     assert_eq!(pages, [vec![0], vec![1], vec![2, 3]]);
     let (_, lines) = fetch(&app, &format!("/v1/jobs/{job}/results"), "application/x-ndjson").await;
-    let read: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let read: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+        .collect();
     let tasks: Vec<u64> = read.iter().map(|line| line["task"].as_u64().unwrap()).collect();
     assert_eq!(tasks, [0, 1, 2, 3]);
     assert!(lines.lines().nth(1).unwrap().contains(&large));

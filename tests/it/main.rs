@@ -25,6 +25,8 @@ mod http_bounds;
 mod http_call;
 mod http_facts;
 mod http_reads;
+mod large_bodies;
+mod large_crash;
 mod large_results;
 mod lifecycle;
 mod naive_writer;

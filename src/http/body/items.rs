@@ -8,6 +8,12 @@ use bytes::{Buf, Bytes};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 
+/// From here on an item gets its room at once.
+const LARGE_BYTES: usize = 1 << 20;
+/// Room of at least this size is mapped by itself (glibc's largest threshold is 32 MiB), so that it goes back to the system the moment
+/// its item was dealt with, and costs no more than what is written to it.
+const MAPPED_BYTES: usize = 33 << 20;
+
 /// The stream is no object with such a list. Places are bytes of the body, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsplittable {
@@ -101,6 +107,7 @@ impl Nesting {
 pub struct ItemSplitter {
     list: &'static str,
     rest_max_bytes: usize,
+    body_max_bytes: u64,
     place: Place,
     nesting: Nesting,
     rest: Vec<u8>,
@@ -112,11 +119,12 @@ pub struct ItemSplitter {
 }
 
 impl ItemSplitter {
-    /// `list` names the member that holds the items.
-    pub fn new(list: &'static str, rest_max_bytes: usize) -> Self {
+    /// `list` names the member that holds the items; the body is at most so long.
+    pub fn new(list: &'static str, rest_max_bytes: usize, body_max_bytes: usize) -> Self {
         ItemSplitter {
             list,
             rest_max_bytes,
+            body_max_bytes: body_max_bytes as u64,
             place: Place::Start,
             nesting: Nesting::default(),
             rest: Vec::new(),
@@ -185,6 +193,11 @@ impl ItemSplitter {
 
     /// Takes bytes into the item at hand.
     fn take(&mut self, bytes: usize) {
+        if self.item.capacity() - self.item.len() < bytes && self.item.len() + bytes > LARGE_BYTES {
+            // Once for the whole item: growing step by step would hold it twice while it is moved.
+            let left = usize::try_from(self.body_max_bytes.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            self.item.reserve_exact(left.max(MAPPED_BYTES));
+        }
         self.item.extend_from_slice(&self.piece[..bytes]);
         self.skip(bytes);
     }

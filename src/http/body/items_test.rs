@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Splits what comes in such pieces; answers the items and the rest.
 fn split(pieces: &[&[u8]]) -> Result<(Vec<Vec<u8>>, Vec<u8>), Unsplittable> {
-    let mut splitter = ItemSplitter::new("results", 1000);
+    let mut splitter = ItemSplitter::new("results", 1000, 10_000);
     let mut items = Vec::new();
     for piece in pieces {
         splitter.push(Bytes::copy_from_slice(piece));

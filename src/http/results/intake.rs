@@ -76,7 +76,7 @@ impl<'a> Intake<'a> {
             items: Vec::new(),
             stored: Vec::new(),
         };
-        let mut splitter = ItemSplitter::new(shape.list, settings.small_body_max_bytes);
+        let mut splitter = ItemSplitter::new(shape.list, settings.small_body_max_bytes, stream.max_bytes());
         let unsplittable = |error| refused(&error, settings.small_body_max_bytes);
         let mut looked_into = None;
         while let Some(piece) = stream.next().await? {

@@ -69,7 +69,11 @@ pub(super) async fn an_old_blob_that_nobody_refers_to_is_swept(store: AnyStore) 
     let (record, fence) = running(&store, "q", 1).await;
     let kept = blob(&store, record.id, &["1", "2", "3"]).await;
     let orphan = blob(&store, record.id, &["4", "5", "6"]).await;
-    commit(&store, with_outcomes(record.id, fence, vec![refers(success(0, 1), kept)])).await;
+    commit(
+        &store,
+        with_outcomes(record.id, fence, vec![refers(success(0, 1), kept)]),
+    )
+    .await;
     sweep(&store, THEN).await;
     assert_eq!(text(&store, orphan).await.as_deref(), Some("456"), "not old enough");
     sweep(&store, LATER).await;
@@ -111,7 +115,11 @@ pub(super) async fn discarding_gives_up_only_what_nobody_refers_to(store: AnySto
     let (record, fence) = running(&store, "q", 1).await;
     let kept = blob(&store, record.id, &["1"]).await;
     let orphan = blob(&store, record.id, &["2"]).await;
-    commit(&store, with_outcomes(record.id, fence, vec![refers(success(0, 1), kept)])).await;
+    commit(
+        &store,
+        with_outcomes(record.id, fence, vec![refers(success(0, 1), kept)]),
+    )
+    .await;
     store.discard_blobs(&[kept, orphan, BlobId(1 << 40)]).await.unwrap();
     store.discard_blobs(&[]).await.unwrap();
     // Not by its age.
@@ -128,9 +136,15 @@ pub(super) async fn a_late_result_keeps_its_blob_and_takes_it_along_when_promote
     commit(&store, with_late(record.id, fence, vec![refers(success(0, 11), id)])).await;
     sweep(&store, LATER).await;
     let seen = |rows: Vec<tallykeeper::store::ResultRow>| (rows[0].late, rows[0].blob.map(|blob| blob.id));
-    assert_eq!(seen(store.results(&every_result(record.id, 1, 1)).await.unwrap()), (true, Some(id)));
+    assert_eq!(
+        seen(store.results(&every_result(record.id, 1, 1)).await.unwrap()),
+        (true, Some(id))
+    );
     commit(&store, with_update(record.id, fence, retry(&record, 1, 2, 20))).await;
-    assert_eq!(seen(store.results(&every_result(record.id, 1, 2)).await.unwrap()), (false, Some(id)));
+    assert_eq!(
+        seen(store.results(&every_result(record.id, 1, 2)).await.unwrap()),
+        (false, Some(id))
+    );
     assert_eq!(text(&store, id).await.as_deref(), Some("1"));
 }
 
@@ -171,7 +185,13 @@ pub(super) async fn a_large_result_comes_alone_in_its_page(store: AnyStore) {
             max_bytes: 10,
             ..every_result(record.id, 1, 1)
         };
-        let page: Vec<TaskNo> = store.results(&filter).await.unwrap().iter().map(|row| row.task).collect();
+        let page: Vec<TaskNo> = store
+            .results(&filter)
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.task)
+            .collect();
         after = page.last().copied();
         if after.is_none() {
             break;
