@@ -27,6 +27,7 @@ mod http_facts;
 mod http_reads;
 mod large_bodies;
 mod large_crash;
+mod large_postgres;
 mod large_results;
 mod lifecycle;
 mod naive_writer;
