@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use tallykeeper::http::HttpSettings;
 
+type Compress = fn(&[u8]) -> Vec<u8>;
+
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(text).expect("memory can be written");
@@ -50,7 +52,7 @@ fn results(tasks: &[Value], result: &str) -> String {
 
 async fn compressed_bodies_are_taken_on_every_route(place: Place) {
     let app = App::start(&place, quick()).await;
-    let compress: [(&str, fn(&[u8]) -> Vec<u8>); 2] = [("gzip", gzip), ("zstd", zstd)];
+    let compress: [(&str, Compress); 2] = [("gzip", gzip), ("zstd", zstd)];
     for (coding, compress) in compress {
         let create = json!({"name": "n", "queue": "q", "open": true, "tasks": [{"payload": 1}]}).to_string();
         let (status, _, job) = sent(&app, "/v1/jobs", JSON, coding, compress(create.as_bytes())).await;

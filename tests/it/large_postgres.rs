@@ -34,8 +34,7 @@ fn refers(row: OutcomeRow, blob: BlobId) -> OutcomeRow {
 /// Returns when so many sessions wait for a lock. Asks on a connection of its own: within a transaction the answer never changes.
 async fn sessions_wait(url: &str, wanted: i64) {
     let db = cluster::connect(url).await;
-    let waits =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while db.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) < wanted {
         tokio::task::yield_now().await;
     }
