@@ -10,6 +10,9 @@ use crate::store::{BlobStore, Result, StoreError};
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, Transaction, params};
 
+/// Pieces after which the write-ahead log is folded into the file.
+const PIECES_PER_FOLD: u32 = 4;
+
 #[async_trait]
 impl BlobStore for Sqlite {
     async fn open_blob(&self, job: JobId, bytes: u64, now: UnixMs) -> Result<BlobId> {
@@ -38,6 +41,13 @@ impl BlobStore for Sqlite {
                     .execute(params![blob.0, piece, text])?;
                 Ok(())
             })
+            .await?;
+        if piece % PIECES_PER_FOLD != PIECES_PER_FOLD - 1 {
+            return Ok(());
+        }
+        // As a call of its own: left to gather, a commit would have to fold many megabytes into the file.
+        self.writer
+            .run(|db| Ok(db.execute_batch(include_str!("pragmas/checkpoint.sql"))?))
             .await
     }
 
