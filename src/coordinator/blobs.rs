@@ -38,6 +38,8 @@ impl Coordinator {
     /// Stores a result apart; every piece of it is durable when this answers. Nothing refers to it yet.
     pub async fn store_result(&self, job: JobId, text: &str) -> Result<BlobId> {
         self.refuse_when_draining()?;
+        // Known, or found in the store: nothing is kept for no job.
+        self.queue_of(job).await?;
         let opening = self.shared.store.open_blob(job, text.len() as u64, self.now());
         let blob = self.in_lane(opening).await?;
         for (piece, text) in (0..).zip(pieces(text)) {

@@ -26,12 +26,22 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Bounds on one item.
+/// ItemBounds on one item.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(super) struct ItemBounds {
     counters: usize,
     counter_name_bytes: usize,
-    error_bytes: usize,
+    pub(super) error_bytes: usize,
+}
+
+impl ItemBounds {
+    pub(super) fn of(state: &AppState) -> ItemBounds {
+        ItemBounds {
+            counters: state.limits().counters,
+            counter_name_bytes: state.limits().name_bytes,
+            error_bytes: state.settings().error_max_bytes,
+        }
+    }
 }
 
 /// `POST /v1/jobs/{id}/results`
@@ -55,39 +65,29 @@ pub async fn post(
         Arrival::Long(mut stream) => {
             // Before anything of it is stored.
             caller.check_job(state.coordinator(), path.0).await?;
-            let (coordinator, bounds) = (state.coordinator(), Bounds::of(&state));
-            let taken = Intake::run(coordinator, path.0, &mut stream, SHAPE, bounds, settings).await?;
+            let (coordinator, bounds) = (state.coordinator(), ItemBounds::of(&state));
+            let taken = Intake::run(coordinator, path.0, None, &mut stream, SHAPE, bounds, settings).await?;
             let _share = stream.into_reservation();
             let mut upload = taken.upload;
-            let call = checked(&state, parse::json(&taken.rest)?, taken.items)?;
+            let items = taken.items.into_iter().map(|(item, ())| item).collect();
+            let call = checked(&state, parse::json(&taken.rest)?, items)?;
             upload.handed_on();
             hand_on(&state, path, call).await
         }
     }
 }
 
-/// What stands beside the items, which are read apart.
-const SHAPE: Shape = Shape {
+const SHAPE: Shape<()> = Shape {
     list: "results",
     lease: "lease",
-    worker: "worker",
+    worker: Some("worker"),
     read: read_item,
 };
-
-impl Bounds {
-    pub fn of(state: &AppState) -> Bounds {
-        Bounds {
-            counters: state.limits().counters,
-            counter_name_bytes: state.limits().name_bytes,
-            error_bytes: state.settings().error_max_bytes,
-        }
-    }
-}
 
 /// Parses a short body.
 async fn whole(state: &AppState, body: &Body) -> ApiResult<(wire::PostResults, Vec<ReportedResult>)> {
     let settings = state.settings();
-    let (bounds, items_max) = (Bounds::of(state), settings.batch_items_max);
+    let (bounds, items_max) = (ItemBounds::of(state), settings.batch_items_max);
     let parsed = parse::off_thread(body, settings.parse_inline_max_bytes, move |bytes| {
         let mut request: wire::PostResults = parse::json(bytes)?;
         if request.results.len() > items_max {
@@ -124,11 +124,12 @@ async fn hand_on(state: &AppState, path: JobPath, call: PostResults) -> ApiResul
     Ok(guard.respond(json))
 }
 
-/// An item as it was read: its report, without its result, which lies at this place of the text.
-pub struct ItemRead {
-    pub lease: String,
-    pub report: Report,
-    pub result: Option<Range<usize>>,
+/// An item as it was read: its report, without its result, which lies at this place of the text, and whatever else its kind knows.
+pub(super) struct ItemRead<X> {
+    pub(super) lease: String,
+    pub(super) report: Report,
+    pub(super) result: Option<Range<usize>>,
+    pub(super) extra: X,
 }
 
 /// [`wire::ResultIn`], borrowed: a large result is not copied to be read.
@@ -147,7 +148,7 @@ struct ItemText<'a> {
     counters: Option<wire::Json>,
 }
 
-fn read_item(text: &str, bounds: Bounds) -> ApiResult<ItemRead> {
+fn read_item(text: &str, bounds: ItemBounds) -> ApiResult<ItemRead<()>> {
     let item: ItemText<'_> = parse::json(text.as_bytes())?;
     let result = item.result.filter(|_| item.status == wire::ResultStatus::Succeeded);
     let small = wire::ResultIn {
@@ -163,16 +164,17 @@ fn read_item(text: &str, bounds: Bounds) -> ApiResult<ItemRead> {
         lease,
         report,
         result: result.map(|result| place_of(result.get(), text)),
+        extra: (),
     })
 }
 
 /// Where a part of a text lies in it.
-fn place_of(part: &str, whole: &str) -> Range<usize> {
+pub(super) fn place_of(part: &str, whole: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - whole.as_ptr().addr();
     start..start + part.len()
 }
 
-fn reported(item: wire::ResultIn, bounds: Bounds) -> ReportedResult {
+fn reported(item: wire::ResultIn, bounds: ItemBounds) -> ReportedResult {
     let lease = item.lease;
     let report = match item.status {
         wire::ResultStatus::Succeeded => succeeded(item.result, item.counters, bounds),
@@ -188,17 +190,10 @@ fn reported(item: wire::ResultIn, bounds: Bounds) -> ReportedResult {
 }
 
 /// None if result or counters cannot be kept.
-fn succeeded(result: Option<wire::Json>, counted: Option<wire::Json>, bounds: Bounds) -> Option<Report> {
+fn succeeded(result: Option<wire::Json>, counted: Option<wire::Json>, bounds: ItemBounds) -> Option<Report> {
     let result = match result {
         None => None,
-        Some(text) => {
-            check(text.get()).ok()?;
-            Some(Kept::Text(match mend_nul(text.get()) {
-                Cow::Owned(mended) => mended.into_boxed_str(),
-                // The text as it was parsed, not a copy of it.
-                Cow::Borrowed(_) => text.into(),
-            }))
-        }
+        Some(text) => Some(Kept::Text(kept(text)?)),
     };
     let counters = match counted {
         None => Vec::new(),
@@ -207,8 +202,18 @@ fn succeeded(result: Option<wire::Json>, counted: Option<wire::Json>, bounds: Bo
     Some(Report::Succeeded { result, counters })
 }
 
+/// The result as it is kept; none if it cannot be.
+pub(super) fn kept(text: wire::Json) -> Option<Box<str>> {
+    check(text.get()).ok()?;
+    Some(match mend_nul(text.get()) {
+        Cow::Owned(mended) => mended.into_boxed_str(),
+        // The text as it was parsed, not a copy of it.
+        Cow::Borrowed(_) => text.into(),
+    })
+}
+
 /// The counters by name, or none if they are no object of integers within bounds.
-fn counters(text: &str, bounds: Bounds) -> Option<Vec<(String, i64)>> {
+fn counters(text: &str, bounds: ItemBounds) -> Option<Vec<(String, i64)>> {
     let parsed: BTreeMap<String, i64> = serde_json::from_str(text).ok()?;
     let good_name = |name: &String| crate::domain::job::check_name("counters", name, bounds.counter_name_bytes).is_ok();
     let good = parsed.len() <= bounds.counters && parsed.keys().all(good_name);
@@ -216,7 +221,7 @@ fn counters(text: &str, bounds: Bounds) -> Option<Vec<(String, i64)>> {
 }
 
 /// An error text with U+FFFD for U+0000, which PostgreSQL's text cannot hold, and cut to its bound at a character.
-fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
+pub(super) fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
     let mut text = if text.contains('\0') {
         text.replace('\0', "\u{fffd}")
     } else {
@@ -233,7 +238,7 @@ fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
+    const BOUNDS: ItemBounds = ItemBounds {
         counters: 2,
         counter_name_bytes: 8,
         error_bytes: 5,

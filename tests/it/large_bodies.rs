@@ -8,6 +8,7 @@ use crate::http_call::{raw, until_closed};
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use std::io::Write as _;
+use tallykeeper::domain::ids::BlobId;
 use tallykeeper::http::HttpSettings;
 
 type Compress = fn(&[u8]) -> Vec<u8>;
@@ -197,6 +198,16 @@ async fn fm36_a_long_post_that_makes_no_sense_counts_nothing(place: Place) {
     app.stop().await;
 }
 
+async fn nothing_is_stored_for_a_job_that_is_not_there(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let task = json!({"lease": "l1-3e7-1-0-1-1-1"});
+    let body = results(std::slice::from_ref(&task), &format!("\"{}\"", "x".repeat(2 << 20)));
+    let (status, problem) = post(&app, "/v1/jobs/999/results", body).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("not_found")));
+    assert_eq!(app.coordinator.store().blob_piece(BlobId(1), 0).await.unwrap(), None);
+    app.stop().await;
+}
+
 async fn post(app: &App, path: &str, body: String) -> (u16, Value) {
     let request = app.request("POST", path).header("content-type", JSON).body(body);
     let response = request.send().await.expect("the node answers");
@@ -314,4 +325,5 @@ async fn fm36_long_posts_beyond_the_budget_are_told_to_come_back() {
 on_both_stores!(
     compressed_bodies_are_taken_on_every_route,
     fm36_a_long_post_that_makes_no_sense_counts_nothing,
+    nothing_is_stored_for_a_job_that_is_not_there,
 );

@@ -4,7 +4,7 @@
 //! already. Never: posts; its caller does, when the whole body made sense. Invariant: results of a post that came to nothing are given up,
 //! and no lease that was named in it expires before it is judged.
 
-use super::{Bounds, ItemRead};
+use super::{ItemBounds, ItemRead};
 use crate::coordinator::api::{CoordinatorError, Report, ReportedResult};
 use crate::coordinator::{Coordinator, LeaseHold};
 use crate::domain::ids::{BlobId, JobId};
@@ -18,55 +18,68 @@ use actix_web::web;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// How a kind of post names its members, and how one of its items is read.
-#[derive(Clone, Copy)]
-pub struct Shape {
+/// How a kind of post names its members, and how one of its items is read. `X` is what an item says beside its report.
+pub(in crate::http) struct Shape<X> {
     /// The member that holds the items.
     pub list: &'static str,
     /// The member of an item that names its lease. Where it stands before the result, the lease is held while the result is uploaded.
     pub lease: &'static str,
-    /// The member beside the list that names the worker.
-    pub worker: &'static str,
+    /// The member beside the list that names the worker, if one does.
+    pub worker: Option<&'static str>,
     /// Reads an item's text. What cannot be kept is `Unusable`; an error refuses the whole post.
-    pub read: fn(&str, Bounds) -> ApiResult<ItemRead>,
+    pub read: fn(&str, ItemBounds) -> ApiResult<ItemRead<X>>,
 }
 
+impl<X> Clone for Shape<X> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<X> Copy for Shape<X> {}
+
 /// What has come of a post.
-pub struct Intake<'a> {
+pub(in crate::http) struct Intake<'a, X> {
     coordinator: &'a Coordinator,
-    shape: Shape,
-    bounds: Bounds,
+    shape: Shape<X>,
+    by: Option<Arc<str>>,
+    /// So much of what stands beside the list was looked into for the worker's name.
+    rest_seen: usize,
+    bounds: ItemBounds,
     job: JobId,
     items_max: usize,
     inline_max_bytes: usize,
     deadline: Instant,
     hold: LeaseHold,
-    items: Vec<ReportedResult>,
+    items: Vec<(ReportedResult, X)>,
     stored: Vec<BlobId>,
 }
 
 /// A post that was read to its end.
-pub struct Taken<'a> {
+pub(in crate::http) struct Taken<'a, X> {
     /// What stood beside the list, with the list empty.
     pub rest: Vec<u8>,
-    pub items: Vec<ReportedResult>,
+    pub items: Vec<(ReportedResult, X)>,
     /// Dropped when the post is answered.
-    pub upload: Intake<'a>,
+    pub upload: Intake<'a, X>,
 }
 
-impl<'a> Intake<'a> {
-    /// Reads a whole post. The caller may post to this job.
-    pub async fn run(
+impl<'a, X: Send + 'static> Intake<'a, X> {
+    /// Reads a whole post to a job that the caller may post to. `by`: the worker, if it is known without the body.
+    pub(in crate::http) async fn run(
         coordinator: &'a Coordinator,
         job: JobId,
+        by: Option<Arc<str>>,
         stream: &mut Stream<'_>,
-        shape: Shape,
-        bounds: Bounds,
+        shape: Shape<X>,
+        bounds: ItemBounds,
         settings: &HttpSettings,
-    ) -> ApiResult<Taken<'a>> {
+    ) -> ApiResult<Taken<'a, X>> {
         let mut intake = Intake {
             coordinator,
             shape,
+            by,
+            rest_seen: 0,
             bounds,
             job,
             items_max: settings.batch_items_max,
@@ -82,16 +95,16 @@ impl<'a> Intake<'a> {
         while let Some(piece) = stream.next().await? {
             splitter.push(piece);
             while let Some(item) = splitter.next_item().map_err(unsplittable)? {
-                let worker = intake.worker(splitter.rest());
-                let given_back = intake.add(item, worker.as_ref()).await?;
+                intake.find_worker(splitter.rest());
+                let given_back = intake.add(item).await?;
                 stream.give_back(given_back);
             }
             // Long before a large result is here its lease is known.
             if splitter.partial().len() > LOOK_INTO_BYTES && looked_into != Some(intake.items.len()) {
                 looked_into = Some(intake.items.len());
                 if let Some(lease) = peek(splitter.partial(), shape.lease) {
-                    let worker = intake.worker(splitter.rest());
-                    intake.hold.add(worker.as_ref(), std::iter::once(lease.as_str()));
+                    intake.find_worker(splitter.rest());
+                    intake.hold.add(intake.by.as_ref(), std::iter::once(lease.as_str()));
                 }
             }
         }
@@ -103,12 +116,16 @@ impl<'a> Intake<'a> {
         })
     }
 
-    fn worker(&self, rest: &[u8]) -> Option<Arc<str>> {
-        peek(rest, self.shape.worker).map(Arc::from)
+    /// Looks for the worker's name in what has come beside the list, if it is not known and that is news.
+    fn find_worker(&mut self, rest: &[u8]) {
+        if self.by.is_none() && std::mem::replace(&mut self.rest_seen, rest.len()) != rest.len() {
+            let named = self.shape.worker.and_then(|member| peek(rest, member));
+            self.by = named.map(Arc::from);
+        }
     }
 
     /// Takes an item; answers how many of its bytes are no longer held.
-    async fn add(&mut self, item: RawItem, worker: Option<&Arc<str>>) -> ApiResult<usize> {
+    async fn add(&mut self, item: RawItem) -> ApiResult<usize> {
         if item.index >= self.items_max {
             return Err(ApiError::invalid(
                 self.shape.list,
@@ -123,20 +140,19 @@ impl<'a> Intake<'a> {
             digesting.await.map_err(|_| ApiError::busy("parsing"))??
         };
         let Digested { read, text } = digested;
-        self.hold.add(worker, std::iter::once(read.lease.as_str()));
+        self.hold.add(self.by.as_ref(), std::iter::once(read.lease.as_str()));
         let result = read.result.clone().and_then(|place| text.get(place));
         let is_large = result.is_some_and(|text| text.len() > self.coordinator.inline_result_bytes());
         let kept = match result {
             Some(result) if is_large => Some(Kept::Blob(self.store(result).await?)),
             other => other.map(Kept::from),
         };
-        self.items.push(ReportedResult {
-            lease: read.lease,
-            report: match read.report {
-                Report::Succeeded { counters, .. } => Report::Succeeded { result: kept, counters },
-                other => other,
-            },
-        });
+        let report = match read.report {
+            Report::Succeeded { counters, .. } => Report::Succeeded { result: kept, counters },
+            other => other,
+        };
+        let lease = read.lease;
+        self.items.push((ReportedResult { lease, report }, read.extra));
         Ok(if is_large { length } else { 0 })
     }
 
@@ -150,12 +166,12 @@ impl<'a> Intake<'a> {
     }
 
     /// The post was handed on: from now on its answer decides what becomes of the results.
-    pub fn handed_on(&mut self) {
+    pub(in crate::http) fn handed_on(&mut self) {
         self.stored.clear();
     }
 }
 
-impl Drop for Intake<'_> {
+impl<X> Drop for Intake<'_, X> {
     fn drop(&mut self) {
         self.coordinator.discard_results(std::mem::take(&mut self.stored));
     }
@@ -164,13 +180,13 @@ impl Drop for Intake<'_> {
 /// What has come of an item before it is looked into for its lease.
 const LOOK_INTO_BYTES: usize = 16 << 10;
 
-struct Digested {
-    read: ItemRead,
+struct Digested<X> {
+    read: ItemRead<X>,
     text: String,
 }
 
 /// Reads an item and makes its result fit to be kept, in its place.
-fn digest(item: RawItem, shape: Shape, bounds: Bounds) -> ApiResult<Digested> {
+fn digest<X>(item: RawItem, shape: Shape<X>, bounds: ItemBounds) -> ApiResult<Digested<X>> {
     let part = format!("{}[{}]", shape.list, item.index);
     let at = item.at;
     let text = String::from_utf8(item.text).map_err(|error| {
