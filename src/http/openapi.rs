@@ -156,16 +156,21 @@ fn parameter(name: &str, place: ParameterIn, required: Required, kind: Type) -> 
         .build()
 }
 
+/// Said of every body.
+const COMPRESSED: &str = "May be compressed: `Content-Encoding: gzip` or `zstd`.";
+
 fn request_body(schema: &str) -> openapi::request_body::RequestBody {
     let one = Ref::from_schema_name(schema);
     if schema != "TaskIn" {
         return RequestBodyBuilder::new()
+            .description(Some(COMPRESSED))
             .content("application/json", ContentBuilder::new().schema(Some(one)).build())
             .build();
     }
     // The one body that comes in two forms.
     let array = ArrayBuilder::new().items(one.clone());
     RequestBodyBuilder::new()
+        .description(Some(COMPRESSED))
         .content("application/json", ContentBuilder::new().schema(Some(array)).build())
         .content("application/x-ndjson", ContentBuilder::new().schema(Some(one)).build())
         .build()

@@ -76,6 +76,12 @@ pub(super) async fn an_old_blob_that_nobody_refers_to_is_swept(store: AnyStore) 
     .await;
     sweep(&store, THEN).await;
     assert_eq!(text(&store, orphan).await.as_deref(), Some("456"), "not old enough");
+    assert!(store.sweep_blobs(LATER, 1).await.unwrap());
+    let mut left = 0;
+    for piece in 0..3 {
+        left += usize::from(store.blob_piece(orphan, piece).await.unwrap().is_some());
+    }
+    assert_eq!(left, 2, "no more at once than allowed");
     sweep(&store, LATER).await;
     assert_eq!(text(&store, orphan).await, None);
     assert_eq!(text(&store, kept).await.as_deref(), Some("123"));
