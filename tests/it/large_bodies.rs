@@ -296,7 +296,8 @@ async fn fm36_long_posts_beyond_the_budget_are_told_to_come_back() {
     );
     let mut holder = raw(&app, &format!("{head}{begin}")).await;
     let other = results(&tasks[1..], &format!("\"{}\"", "y".repeat(5 << 20)));
-    // Its handler may not have begun yet; then it is the other one that is told so.
+    // Its handler may not have begun yet: until it holds its share, a post to no job gets as far as being told so.
+    while post(&app, "/v1/jobs/999/results", other.clone()).await.0 != 503 {}
     let request = app
         .request("POST", &path)
         .header("content-type", JSON)
