@@ -28,6 +28,7 @@ mod http_reads;
 mod lifecycle;
 mod naive_writer;
 mod page_access;
+mod page_facts;
 mod page_live;
 mod page_report;
 mod postgres_crash;

@@ -88,7 +88,7 @@ pub(super) fn durations(bars: &Bars) -> Markup {
         div class="chart" {
             div class="most" { (grouped(u64::from(most))) " tasks" }
             svg class="durations" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img"
-                aria-label=(format!("Tasks by how long they took, at most {} in one step", grouped(u64::from(most)))) {
+                aria-label=(format!("Tasks by how long they took; the highest bar stands for {}", grouped(u64::from(most)))) {
                 line class="grid" x1="0" x2=(WIDTH) y1="0.5" y2="0.5" {}
                 line class="grid" x1="0" x2=(WIDTH) y1=(HEIGHT / 2.0) y2=(HEIGHT / 2.0) {}
                 path class="failed" d=(all) {}

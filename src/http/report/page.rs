@@ -100,13 +100,12 @@ fn durations(summary: &Summary) -> Markup {
                 h2 { "Durations" }
                 (chart::durations(&bars))
                 p class="quiet" {
-                    "Tasks by the time from the lease that decided them to the commit, on a scale of ratios."
-                    @for (share, words) in [(0.5, "half of them"), (0.9, "90 %"), (0.99, "99 %")] {
+                    "Tasks by the time from the lease that decided them to its commit; each step is longer than the last by the same ratio."
+                    @for (share, words) in [(0.5, "Half of them"), (0.9, "90 %"), (0.99, "99 %")] {
                         @if let Some(ms) = summary.durations.quantile_ms(share) {
-                            " " (words) " within " (duration(ms.ceil() as i64)) ";"
+                            " " (words) " took up to " (duration(ms.ceil() as i64)) "."
                         }
                     }
-                    " exact to 9 %."
                     @if summary.durations.unknown > 0 {
                         " Of " (grouped(u64::from(summary.durations.unknown))) " tasks it is not on record when their work began."
                     }
