@@ -26,6 +26,7 @@ mod http_call;
 mod http_facts;
 mod http_reads;
 mod lifecycle;
+mod model_ownership;
 mod naive_writer;
 mod page_access;
 mod page_facts;
