@@ -68,6 +68,7 @@ async fn one_round(args: &BenchArgs, node: &Node) -> Result<Round> {
         tasks: args.tasks.unwrap_or(Case::Single.default_tasks()),
         result_bytes: args.result_bytes as usize,
         subscribers: 0,
+        stalled: 0,
     };
     let latency = |figure: super::report::Figure| figure.latency_us().context("the small flow has latencies");
     let without = latency(small.run(node).await.context("the small flow alone")?)?;

@@ -23,6 +23,7 @@ pub(super) struct OutcomeColumns<'a> {
     counters: Vec<Option<&'a str>>,
     worker: Vec<&'a str>,
     at: Vec<i64>,
+    took_ms: Vec<Option<i32>>,
     blob: Vec<Option<i64>>,
 }
 
@@ -45,6 +46,8 @@ impl<'a> OutcomeColumns<'a> {
             columns.counters.push(row.counters.as_deref());
             columns.worker.push(&row.worker);
             columns.at.push(row.at.0);
+            let took_ms = row.took_ms.map(|ms| narrow("took_ms", ms));
+            columns.took_ms.push(took_ms.transpose()?);
         }
         Ok(columns)
     }
@@ -58,7 +61,7 @@ impl<'a> OutcomeColumns<'a> {
         &self.job
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 12] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 13] {
         [
             &self.job,
             &self.run,
@@ -71,6 +74,7 @@ impl<'a> OutcomeColumns<'a> {
             &self.counters,
             &self.worker,
             &self.at,
+            &self.took_ms,
             &self.blob,
         ]
     }

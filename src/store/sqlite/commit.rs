@@ -168,6 +168,7 @@ impl<'tx> Rows<'tx> {
             row.counters,
             row.error,
             row.text(),
+            row.took_ms,
             row.blob().map(|blob| blob.0),
         ])?;
         Ok(())

@@ -73,7 +73,8 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, key, blob id and bytes.
+/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, took_ms, key, blob id
+/// and bytes.
 fn from_row(row: &Row<'_>) -> Result<ResultRow> {
     Ok(ResultRow {
         task: TaskNo(row.get(0)?),
@@ -86,16 +87,17 @@ fn from_row(row: &Row<'_>) -> Result<ResultRow> {
         counters: row.get(7)?,
         error: row.get(8)?,
         result: row.get(9)?,
-        key: row.get(10)?,
+        took_ms: row.get(10)?,
+        key: row.get(11)?,
         blob: blob(row)?,
     })
 }
 
 fn blob(row: &Row<'_>) -> Result<Option<BlobRef>> {
-    let Some(id) = row.get::<_, Option<i64>>(11)? else {
+    let Some(id) = row.get::<_, Option<i64>>(12)? else {
         return Ok(None);
     };
-    let bytes: Option<i64> = row.get(12)?;
+    let bytes: Option<i64> = row.get(13)?;
     let bytes = bytes.ok_or_else(|| StoreError::Corrupt(format!("blob {id} is gone")))?;
     Ok(Some(BlobRef {
         id: BlobId(id),
