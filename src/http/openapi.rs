@@ -4,7 +4,7 @@
 //! schema it refers to is in it.
 
 use super::routes::{Entry, ROUTES};
-use super::wire;
+use super::{antenna, wire};
 use actix_web::http::Method;
 use std::sync::LazyLock;
 use utoipa::OpenApi;
@@ -57,6 +57,19 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::CreateTicket,
         wire::TicketCreated,
         wire::StreamMessage,
+        antenna::wire::AntennaError,
+        antenna::wire::AntennaJobList,
+        antenna::wire::AntennaJobId,
+        antenna::wire::AntennaJob,
+        antenna::wire::AntennaCreateJob,
+        antenna::wire::AntennaRetry,
+        antenna::wire::AntennaTasksRequest,
+        antenna::wire::AntennaTasks,
+        antenna::wire::AntennaResults,
+        antenna::wire::AntennaResultsTaken,
+        antenna::wire::AntennaProjects,
+        antenna::wire::AntennaRegister,
+        antenna::wire::AntennaRegistered,
     ))
 )]
 struct Schemas;
@@ -98,13 +111,20 @@ fn http_method(method: &Method) -> HttpMethod {
 
 fn operation(entry: &Entry) -> openapi::path::Operation {
     let mut operation = OperationBuilder::new().summary(Some(entry.summary));
+    if antenna::serves(entry.path) {
+        operation = operation.tag(antenna::TAG);
+    }
     for name in path_parameters(entry.path) {
-        let kind = if name == "id" { Type::Integer } else { Type::String };
+        let kind = if matches!(name, "id" | "project") {
+            Type::Integer
+        } else {
+            Type::String
+        };
         operation = operation.parameter(parameter(name, ParameterIn::Path, Required::True, kind));
     }
     for &name in entry.query {
         let kind = match name {
-            "limit" | "first_task" | "after" => Type::Integer,
+            "limit" | "first_task" | "after" | "logs_limit" => Type::Integer,
             "rate_hz" => Type::Number,
             _ => Type::String,
         };
@@ -123,12 +143,14 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
                 .build(),
         );
     }
+    let (schema, media) = match antenna::serves(entry.path) {
+        true => ("AntennaError", "application/json"),
+        false => ("Problem", super::error::PROBLEM_JSON),
+    };
     let problem = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name("Problem")))
+        .schema(Some(Ref::from_schema_name(schema)))
         .build();
-    let bad = ResponseBuilder::new()
-        .description("a problem")
-        .content(super::error::PROBLEM_JSON, problem);
+    let bad = ResponseBuilder::new().description("a problem").content(media, problem);
     operation = operation.response(status.to_string(), good).response("default", bad);
     let needs = entry.access.scopes().map(|scopes| match scopes {
         (scope, None) => format!("Needs the scope `{scope}`."),

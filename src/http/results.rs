@@ -21,10 +21,20 @@ use std::collections::BTreeMap;
 
 /// Bounds on one item.
 #[derive(Debug, Clone, Copy)]
-struct ItemBounds {
+pub(super) struct ItemBounds {
     counters: usize,
     counter_name_bytes: usize,
-    error_bytes: usize,
+    pub(super) error_bytes: usize,
+}
+
+impl ItemBounds {
+    pub(super) fn of(state: &AppState) -> ItemBounds {
+        ItemBounds {
+            counters: state.limits().counters,
+            counter_name_bytes: state.limits().name_bytes,
+            error_bytes: state.settings().error_max_bytes,
+        }
+    }
 }
 
 /// `POST /v1/jobs/{id}/results`
@@ -38,11 +48,7 @@ pub async fn post(
     body::require_json(&req)?;
     let settings = state.settings();
     let body = body::read(&req, &mut payload, settings.body_max_bytes, state.budget(), settings).await?;
-    let bounds = ItemBounds {
-        counters: state.limits().counters,
-        counter_name_bytes: state.limits().name_bytes,
-        error_bytes: settings.error_max_bytes,
-    };
+    let bounds = ItemBounds::of(&state);
     let items_max = settings.batch_items_max;
     let parsed = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
         let request: wire::PostResults = parse::json(bytes)?;
@@ -89,20 +95,23 @@ fn reported(item: wire::ResultIn, bounds: ItemBounds) -> ReportedResult {
 fn succeeded(result: Option<wire::Json>, counted: Option<wire::Json>, bounds: ItemBounds) -> Option<Report> {
     let result = match result {
         None => None,
-        Some(text) => {
-            check(text.get()).ok()?;
-            Some(match mend_nul(text.get()) {
-                Cow::Owned(mended) => mended.into_boxed_str(),
-                // The text as it was parsed, not a copy of it.
-                Cow::Borrowed(_) => text.into(),
-            })
-        }
+        Some(text) => Some(kept(text)?),
     };
     let counters = match counted {
         None => Vec::new(),
         Some(text) => counters(text.get(), bounds)?,
     };
     Some(Report::Succeeded { result, counters })
+}
+
+/// The result as it is kept; none if it cannot be.
+pub(super) fn kept(text: wire::Json) -> Option<Box<str>> {
+    check(text.get()).ok()?;
+    Some(match mend_nul(text.get()) {
+        Cow::Owned(mended) => mended.into_boxed_str(),
+        // The text as it was parsed, not a copy of it.
+        Cow::Borrowed(_) => text.into(),
+    })
 }
 
 /// The counters by name, or none if they are no object of integers within bounds.
@@ -114,7 +123,7 @@ fn counters(text: &str, bounds: ItemBounds) -> Option<Vec<(String, i64)>> {
 }
 
 /// An error text with U+FFFD for U+0000, which PostgreSQL's text cannot hold, and cut to its bound at a character.
-fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
+pub(super) fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
     let mut text = if text.contains('\0') {
         text.replace('\0', "\u{fffd}")
     } else {
@@ -125,6 +134,17 @@ fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
         text.truncate(end);
     }
     text.into_boxed_str()
+}
+
+#[cfg(test)]
+impl ItemBounds {
+    pub(super) fn for_tests() -> ItemBounds {
+        ItemBounds {
+            counters: 64,
+            counter_name_bytes: 256,
+            error_bytes: 8 << 10,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ impl JobActor {
     fn read(&mut self, request: &Request, ctx: &mut Context<Self>) -> Option<Result<Answer, CoordinatorError>> {
         let answer = match request {
             Request::View => self.view().map(|view| Answer::View(Box::new(view))),
+            Request::Name { worker, tasks } => self.ledger.as_ref().map(|ledger| {
+                let token = |&(task, succeeded)| ledger.token_of(task, succeeded, worker);
+                Answer::Named(tasks.iter().map(token).collect())
+            }),
             Request::Watch(channel) => {
                 self.show_to(channel.clone(), ctx);
                 Some(Answer::Watched)
@@ -46,7 +50,16 @@ impl JobActor {
 
     /// Answers a reading at once; puts everything else to the ledger, noting who waits for it.
     pub(super) fn take_request(&mut self, ask: Ask, ctx: &mut Context<Self>) {
-        let Ask { request, reply, permit } = ask;
+        let Ask {
+            request,
+            reply,
+            permit,
+            renews,
+        } = ask;
+        // Before the request: a lease that ends now is not taken from a holder that is there to report it.
+        if let Some(holder) = renews.filter(|_| !self.shared.is_draining()) {
+            self.apply(Command::Renew { holder }, ctx);
+        }
         if reply.is_closed() {
             return;
         }
@@ -113,7 +126,8 @@ impl JobActor {
                 Command::Append { ticket, first_task }
             }
             // Answered above.
-            Request::View
+            Request::Name { .. }
+            | Request::View
             | Request::Watch(_)
             | Request::Standing
             | Request::Explain { .. }

@@ -29,6 +29,10 @@ pub enum Command {
     Ungrant {
         leases: Vec<(TaskNo, LeaseSeq)>,
     },
+    /// Some worker of this holder made a call: what the holder's workers hold lives on. Workers are named `holder@where`.
+    Renew {
+        holder: Arc<str>,
+    },
     Results(Results),
     Control {
         ticket: Ticket,

@@ -3,6 +3,7 @@
 //! Owns: held leases, their expiry order, what each worker holds. Never: decides what an expiry means. Invariant: a task is held at
 //! most once; a lease that is claimed by a result on its way does not expire.
 
+use super::renewal::{Renewals, holder_of};
 use super::task_map::TaskMap;
 use crate::domain::ids::{Attempt, Epoch, LeaseSeq, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
@@ -26,6 +27,7 @@ pub(super) struct Held {
     pub(super) seq: LeaseSeq,
     pub(super) worker: Arc<str>,
     pub(super) granted_at: UnixMs,
+    /// Unless its holder was heard of since: see [`Leases::ends`].
     pub(super) expires_at: UnixMs,
     /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
     pub(super) claims: u32,
@@ -54,6 +56,7 @@ pub(super) struct Leases {
     /// they outnumber the living.
     expiries: BinaryHeap<Reverse<(UnixMs, TaskNo, LeaseSeq)>>,
     workers: HashMap<Arc<str>, Worker>,
+    renewals: Renewals,
 }
 
 impl Leases {
@@ -112,9 +115,31 @@ impl Leases {
             held.expires_at = until;
             self.expiries.push(Reverse((until, task, held.seq)));
         }
-        let ends = held.expires_at;
+        let ends = self.renewals.ends(held);
         self.compact();
         Some(ends)
+    }
+
+    /// When a lease ends, with what its holder's calls have added.
+    pub(super) fn ends(&self, held: &Held) -> UnixMs {
+        self.renewals.ends(held)
+    }
+
+    /// A holder was heard of; false if none of its workers holds anything.
+    pub(super) fn renew(&mut self, holder: &Arc<str>, now: UnixMs, lease_ms: i64) -> bool {
+        let mut workers = self.workers.iter();
+        if !workers.any(|(name, worker)| worker.leased > 0 && holder_of(name) == &**holder) {
+            return false;
+        }
+        if self.renewals.is_full() {
+            let ends: Vec<_> = self.iter().map(|(task, held)| (task, self.ends(held))).collect();
+            for (task, at) in ends {
+                self.extend(task, at);
+            }
+            self.renewals.clear();
+        }
+        self.renewals.note(holder, now, lease_ms);
+        true
     }
 
     pub(super) fn note(&mut self, task: TaskNo, note: &Arc<str>) {
@@ -171,10 +196,15 @@ impl Leases {
     /// The earliest moment at which a lease that may expire runs out.
     pub(super) fn next_expiry(&mut self) -> Option<UnixMs> {
         while let Some(&Reverse((at, task, seq))) = self.expiries.peek() {
-            match self.held.get(&task) {
-                Some(held) if held.seq == seq && held.expires_at == at && held.claims == 0 => return Some(at),
-                _ => self.expiries.pop(),
-            };
+            let is_meant = |held: &&Held| held.seq == seq && held.expires_at == at && held.claims == 0;
+            match self.held.get(&task).filter(is_meant).map(|held| self.ends(held)) {
+                Some(ends) if ends == at => return Some(at),
+                Some(renewed) => {
+                    self.expiries.pop();
+                    self.extend(task, renewed);
+                }
+                None => drop(self.expiries.pop()),
+            }
         }
         None
     }

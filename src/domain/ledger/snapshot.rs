@@ -76,7 +76,7 @@ impl Ledger {
                 seq: held.seq,
                 worker,
                 granted_at: held.granted_at,
-                expires_at: held.expires_at,
+                expires_at: self.leases.ends(held),
             });
         }
         let grants = self.leases.last_grants().filter_map(|(worker, request_id, tasks)| {
