@@ -46,7 +46,8 @@ impl Held {
 #[derive(Debug, Clone, Default)]
 struct Worker {
     leased: u32,
-    last_grant: Option<(String, Vec<(TaskNo, LeaseSeq)>)>,
+    /// With epochs: numbers alone repeat from one process to the next.
+    last_grant: Option<(String, Vec<(TaskNo, Epoch, LeaseSeq)>)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -209,11 +210,13 @@ impl Leases {
         None
     }
 
-    /// Remembers a grant so that repeating the call replays it.
+    /// Remembers a grant of leases that are held now, so that repeating the call replays it.
     pub(super) fn remember_grant(&mut self, worker: &Arc<str>, request_id: String, grant: Vec<(TaskNo, LeaseSeq)>) {
         if self.workers.len() > IDLE_WORKERS_KEPT {
             self.workers.retain(|_, worker| worker.leased > 0);
         }
+        let held = |(task, seq)| Some((task, self.held.get(&task).filter(|held| held.seq == seq)?.epoch, seq));
+        let grant = grant.into_iter().filter_map(held).collect();
         self.workers.entry(worker.clone()).or_default().last_grant = Some((request_id, grant));
     }
 
@@ -223,16 +226,20 @@ impl Leases {
         if last != request_id {
             return None;
         }
-        let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
-        Some(grant.iter().filter_map(held).collect())
+        Some(grant.iter().filter_map(|granted| self.still(granted)).collect())
+    }
+
+    fn still(&self, &(task, epoch, seq): &(TaskNo, Epoch, LeaseSeq)) -> Option<(TaskNo, &Held)> {
+        let held = self.held.get(&task)?;
+        (held.epoch == epoch && held.seq == seq).then_some((task, held))
     }
 
     /// The last grant of each worker that still holds part of it, and that part.
     pub(super) fn last_grants(&self) -> impl Iterator<Item = (&Arc<str>, &str, Vec<(TaskNo, LeaseSeq)>)> {
-        let is_held = |&(task, seq): &(TaskNo, LeaseSeq)| self.held.get(&task).is_some_and(|held| held.seq == seq);
         self.workers.iter().filter_map(move |(name, worker)| {
             let (request_id, grant) = worker.last_grant.as_ref()?;
-            let still: Vec<_> = grant.iter().copied().filter(is_held).collect();
+            let still = grant.iter().filter_map(|granted| self.still(granted));
+            let still: Vec<_> = still.map(|(task, held)| (task, held.seq)).collect();
             (!still.is_empty()).then_some((name, request_id.as_str(), still))
         })
     }

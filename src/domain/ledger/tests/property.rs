@@ -62,8 +62,15 @@ fn pick() -> impl Strategy<Value = Pick> {
         1 => any::<Index>().prop_map(Pick::OtherJob),
         1 => any::<Index>().prop_map(Pick::NoSuchTask),
         1 => any::<Index>().prop_map(Pick::Newer),
-        2 => (any::<Index>(), any::<bool>()).prop_map(|(index, succeeded)| Pick::Named(index, succeeded)),
         1 => Just(Pick::Garbage),
+    ]
+}
+
+/// What a result may name its task by.
+fn reported() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        12 => pick(),
+        1 => (any::<Index>(), any::<bool>()).prop_map(|(index, succeeded)| Pick::Named(index, succeeded)),
     ]
 }
 
@@ -103,7 +110,7 @@ fn op() -> impl Strategy<Value = Op> {
     let picks = || prop::collection::vec(pick(), 0..4);
     prop_oneof![
         6 => (worker(), 0u32..6, prop::option::weighted(0.3, 0u8..3)).prop_map(|(w, n, id)| Op::Grant(w, n, id)),
-        12 => (worker(), prop::collection::vec((pick(), told()), 0..6), prop::option::weighted(0.2, 0u32..4))
+        12 => (worker(), prop::collection::vec((reported(), told()), 0..6), prop::option::weighted(0.2, 0u32..4))
             .prop_map(|(w, items, then)| Op::Report(w, items, then)),
         4 => (worker(), picks(), prop::option::of(0..STAGES + 1)).prop_map(|(w, p, stage)| Op::Extend(w, p, stage)),
         2 => (worker(), picks()).prop_map(|(w, picks)| Op::Release(w, picks)),
