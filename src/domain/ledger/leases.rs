@@ -17,6 +17,9 @@ const IDLE_WORKERS_KEPT: usize = 4_096;
 /// Names a lease that a waiting result keeps from expiring.
 pub(super) type Claim = (TaskNo, LeaseSeq);
 
+/// A lease of this job by its whole name: numbers alone repeat from one process to the next.
+type Numbered = (TaskNo, Epoch, LeaseSeq);
+
 /// Worker, request id, and what the worker got by it.
 pub(super) type LastGrant = (Arc<str>, String, Vec<(TaskNo, LeaseSeq)>);
 
@@ -46,8 +49,7 @@ impl Held {
 #[derive(Debug, Clone, Default)]
 struct Worker {
     leased: u32,
-    /// With epochs: numbers alone repeat from one process to the next.
-    last_grant: Option<(String, Vec<(TaskNo, Epoch, LeaseSeq)>)>,
+    last_grant: Option<(String, Vec<Numbered>)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -229,7 +231,7 @@ impl Leases {
         Some(grant.iter().filter_map(|granted| self.still(granted)).collect())
     }
 
-    fn still(&self, &(task, epoch, seq): &(TaskNo, Epoch, LeaseSeq)) -> Option<(TaskNo, &Held)> {
+    fn still(&self, &(task, epoch, seq): &Numbered) -> Option<(TaskNo, &Held)> {
         let held = self.held.get(&task)?;
         (held.epoch == epoch && held.seq == seq).then_some((task, held))
     }
