@@ -20,6 +20,7 @@ mod crash_million;
 mod crash_outage;
 mod crash_restart;
 mod crash_run;
+mod example_images;
 mod fm_access;
 mod fm_counts;
 mod fm_leases;
