@@ -235,6 +235,12 @@ mod tests {
         for entry in ROUTES {
             let operation = &document["paths"][documented_path(entry.path)][entry.method.as_str().to_lowercase()];
             assert_eq!(operation["summary"], entry.summary);
+            assert_eq!(
+                operation["tags"][0] == antenna::TAG,
+                antenna::serves(entry.path),
+                "{}",
+                entry.path
+            );
         }
     }
 }

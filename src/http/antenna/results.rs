@@ -18,7 +18,17 @@ use actix_web::HttpResponse;
 pub async fn post(mut call: Call) -> Result<HttpResponse, Refusal> {
     let job = call.job()?;
     let refused = Refusal::of_results(job);
-    let items = read(&mut call).await.map_err(refused)?;
+    let settings = call.state.settings();
+    let (body_max, inline_max, items_max) = (
+        settings.body_max_bytes,
+        settings.parse_inline_max_bytes,
+        settings.batch_items_max,
+    );
+    // Kept to the end: the node's memory is spoken for as long as what came of the body is held.
+    let body = call.read(body_max).await.map_err(refused)?;
+    let bounds = ItemBounds::of(&call.state);
+    let parsed = parse::off_thread(&body, inline_max, move |bytes| items(bytes, items_max, bounds));
+    let items = parsed.await.map_err(refused)?;
     let subjects: Vec<String> = items.iter().map(|item| item.result.lease.clone()).collect();
     let dispositions = take(&call, job, items).await.map_err(refused)?;
     let taken: Vec<AntennaTaken> = subjects.into_iter().zip(dispositions).map(shown).collect();
@@ -31,19 +41,13 @@ pub async fn post(mut call: Call) -> Result<HttpResponse, Refusal> {
     json(HttpResponse::Ok(), &answer)
 }
 
-async fn read(call: &mut Call) -> ApiResult<Vec<Told>> {
-    let (bounds, settings) = (ItemBounds::of(&call.state), call.state.settings());
-    let (items_max, inline_max) = (settings.batch_items_max, settings.parse_inline_max_bytes);
-    let body = call.read(settings.body_max_bytes).await?;
-    let parsed = parse::off_thread(&body, inline_max, move |bytes| {
-        let request: AntennaResults = object(bytes, "results")?;
-        if request.results.len() > items_max {
-            return Err(ApiError::invalid("results", format!("at most {items_max} items")));
-        }
-        let items = request.results.into_iter().enumerate();
-        items.map(|(place, item)| told(item, place, bounds)).collect()
-    });
-    parsed.await
+fn items(bytes: &[u8], most: usize, bounds: ItemBounds) -> ApiResult<Vec<Told>> {
+    let request: AntennaResults = object(bytes, "results")?;
+    if request.results.len() > most {
+        return Err(ApiError::invalid("results", format!("at most {most} items")));
+    }
+    let items = request.results.into_iter().enumerate();
+    items.map(|(place, item)| told(item, place, bounds)).collect()
 }
 
 async fn take(call: &Call, job: JobId, mut items: Vec<Told>) -> ApiResult<Vec<Disposition>> {
