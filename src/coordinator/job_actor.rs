@@ -148,8 +148,10 @@ impl JobActor {
         if let Some((ticket, first_task)) = effects.append {
             self.store_chunk(ticket, first_task, ctx);
         }
-        // Whoever hears the answer and asks the queue finds it informed.
-        self.tell_queue();
+        if !effects.replies.is_empty() {
+            // Whoever hears the answer and asks the queue finds it informed.
+            self.tell_queue();
+        }
         for (ticket, reply) in effects.replies {
             self.deliver(ticket, reply, ctx);
         }

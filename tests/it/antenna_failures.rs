@@ -18,6 +18,7 @@ on_both_stores!(
     fm41_antenna_an_idle_worker_is_alive_and_is_nobody_else,
     fm53_antenna_a_dead_worker_s_batch_comes_back_while_its_siblings_live,
     calls_of_a_token_keep_what_it_holds,
+    a_result_after_its_lease_still_counts,
     a_grant_whose_answer_nobody_reads_comes_back,
 );
 
@@ -194,6 +195,33 @@ async fn calls_of_a_token_keep_what_it_holds(place: Place) {
         assert!(now > last, "call {call}: {last} -> {now}");
         last = now;
     }
+    app.stop().await;
+}
+
+async fn a_result_after_its_lease_still_counts(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let worker = Worker::of(&app);
+    let job = worker.create("a", 0..3, short(1)).await;
+    let tasks = worker.tasks(job, 3).await;
+    app.until(job, |view| view["progress"]["leased"] == 0).await;
+    let posted = vec![success(&tasks[0]), failure(&tasks[1], None)];
+    assert_eq!(
+        worker.report(job, posted).await,
+        ["counted", "superseded"],
+        "what is late is used where it helps"
+    );
+    let again = worker.tasks(job, 3).await;
+    assert_eq!(again.len(), 2);
+    assert_eq!(
+        worker.report(job, vec![success(&tasks[1])]).await,
+        ["counted"],
+        "the first of two holders"
+    );
+    assert_eq!(
+        worker.report(job, again.iter().map(success).collect()).await,
+        ["duplicate", "counted"]
+    );
+    assert_eq!(app.view(job).await["progress"]["counters"]["captures"], 3);
     app.stop().await;
 }
 

@@ -11,6 +11,7 @@ on_both_stores!(
     fm09_antenna_filters_find_what_they_name,
     fm10_antenna_jobs_take_turns_by_grants_alone,
     fm12_antenna_listing_changes_nothing_for_anyone,
+    the_first_list_after_a_restart_is_whole,
     every_status_has_its_word,
     stages_count_committed_outcomes_only,
     registering_a_pipeline_makes_a_queue_once,
@@ -134,6 +135,24 @@ async fn fm12_antenna_listing_changes_nothing_for_anyone(place: Place) {
     }
     assert_eq!(app.view(job).await, before);
     assert_eq!(worker.tasks(job, 9).await.len(), 4);
+    app.stop().await;
+}
+
+async fn the_first_list_after_a_restart_is_whole(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let worker = Worker::of(&app);
+    let mut jobs = Vec::new();
+    for n in 0..20 {
+        jobs.push(worker.create(if n % 2 == 0 { "a" } else { "b" }, 0..3, json!({})).await);
+    }
+    app.stop().await;
+    let app = App::start(&place, quick()).await;
+    let worker = Worker::of(&app);
+    assert_eq!(
+        worker.listed(&all("b,a")).await,
+        jobs,
+        "jobs that are still being loaded are waited for"
+    );
     app.stop().await;
 }
 
