@@ -64,13 +64,15 @@ async fn fm11_antenna_432_leases_are_long_and_a_hoarder_is_capped(place: Place) 
         "others go on"
     );
     let (_, listed) = app.get(&format!("/v1/jobs/{job}/tasks?state=leased&limit=1")).await;
-    let ends = listed["items"][0]["expires_at"].as_str().unwrap().to_owned();
-    let format = time::format_description::well_known::Rfc3339;
-    let ends = time::OffsetDateTime::parse(&ends, &format).unwrap();
-    assert!(
-        ends - time::OffsetDateTime::now_utc() > time::Duration::minutes(29),
-        "{ends}"
+    let moment = |text: &Value| {
+        let format = time::format_description::well_known::Rfc3339;
+        time::OffsetDateTime::parse(text.as_str().unwrap(), &format).unwrap()
+    };
+    let (ends, created) = (
+        moment(&listed["items"][0]["expires_at"]),
+        moment(&app.view(job).await["created_at"]),
     );
+    assert!(ends - created >= time::Duration::seconds(1_800), "{created} {ends}");
     let answers = worker.report(job, held.iter().map(success).collect()).await;
     assert_eq!(answers, ["counted"; 432]);
     assert_eq!(worker.tasks(job, 24).await.len(), 24);
