@@ -253,6 +253,7 @@ impl Config {
             ("http.list_default_items", u64::from(http.list_default_items)),
             ("http.list_max_items", u64::from(http.list_max_items)),
             ("http.result_page_max_bytes", http.result_page_max_bytes as u64),
+            ("http.antenna_lease_timeout_s", u64::from(http.antenna_lease_timeout_s)),
             ("http.token_refresh_timeout_ms", http.token_refresh_timeout_ms),
             (
                 "coordinator.snapshot_interval_ms",

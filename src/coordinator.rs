@@ -7,12 +7,15 @@ pub mod api;
 mod awaited;
 mod blobs;
 mod board;
+mod claimable;
 mod clock;
 mod committer;
 mod directory;
 mod handle;
 mod job_actor;
 mod log_book;
+mod manner;
+mod naming;
 mod node;
 mod overview;
 mod polling;
@@ -29,6 +32,7 @@ pub use node::StartError;
 pub use watching::Watched;
 
 use api::CoordinatorError;
+use manner::Manner;
 use node::Threads;
 use shared::Shared;
 use std::sync::Arc;
@@ -131,4 +135,5 @@ pub struct Readiness {
 pub struct Coordinator {
     shared: Arc<Shared>,
     threads: Arc<Threads>,
+    manner: Manner,
 }

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod wire;
 
+pub mod antenna;
 pub mod append;
 pub mod body;
 pub mod delivery;

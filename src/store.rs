@@ -392,6 +392,9 @@ pub trait ReadStore: Send + Sync {
     /// The named tasks, in the order of their numbers, until `max_bytes` of payload are passed (at least one row if any exists).
     async fn tasks(&self, job: JobId, tasks: &[TaskNo], max_bytes: usize) -> Result<Vec<TaskRow>>;
 
+    /// Which tasks have these keys, in the order of their numbers; a key that no task has is left out.
+    async fn tasks_by_key(&self, job: JobId, keys: &[String]) -> Result<Vec<(String, TaskNo)>>;
+
     /// Results of the current view, one row per decided task in order of its number: the latest standing success, else the
     /// current run's failure. Late results that did not count are marked.
     async fn results(&self, filter: &ResultFilter) -> Result<Vec<ResultRow>>;

@@ -21,6 +21,8 @@ pub struct JobView {
     /// The owning node and its epoch, while the job is active here.
     pub node: Option<String>,
     pub epoch: Option<Epoch>,
+    /// Something of the current run was handed out; of a final job without an actor: it was started.
+    pub begun: bool,
 }
 
 /// One task handed to a worker.
@@ -50,6 +52,20 @@ pub struct GrantedJob {
     pub name: Arc<str>,
     pub queue: Arc<str>,
     pub run: Run,
+}
+
+/// A job that has work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimableJob {
+    pub id: JobId,
+    pub queue: Arc<str>,
+}
+
+/// A result that names its task by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedResult {
+    pub key: String,
+    pub succeeded: bool,
 }
 
 /// A worker asks any of some queues for work.

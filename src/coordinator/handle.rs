@@ -364,9 +364,8 @@ impl Coordinator {
     }
 
     pub(super) async fn ask(&self, handle: &JobHandle, lane: Lane, request: Request) -> Result<Answer> {
-        let permit = handle
-            .permit(lane)
-            .ok_or(CoordinatorError::Busy("too many requests for this job are unanswered"))?;
+        let permit = self.permit(handle, lane).await;
+        let permit = permit.ok_or(CoordinatorError::Busy("too many requests for this job are unanswered"))?;
         self.ask_with(handle, request, permit).await
     }
 
@@ -376,8 +375,9 @@ impl Coordinator {
             request,
             reply,
             permit: Some(permit),
+            renews: self.renews(),
         });
-        match tokio::time::timeout(self.shared.settings.store_wait, Awaited::new(answer, self)).await {
+        match tokio::time::timeout(self.store_wait(), Awaited::new(answer, self)).await {
             Ok(Ok(answer)) => answer,
             // The actor stopped between look-up and message; the next call finds its successor.
             Ok(Err(_)) => Err(CoordinatorError::Busy("the job is being moved")),
@@ -386,7 +386,7 @@ impl Coordinator {
     }
 
     pub(super) async fn within_store_wait<T>(&self, call: impl Future<Output = T>) -> Result<T> {
-        let bounded = tokio::time::timeout(self.shared.settings.store_wait, call);
+        let bounded = tokio::time::timeout(self.store_wait(), call);
         bounded.await.map_err(|_| CoordinatorError::StoreUnavailable)
     }
 
@@ -425,6 +425,7 @@ impl Coordinator {
             counters: tally.counters.clone(),
             stages: stages.collect(),
         };
+        let begun = decided > 0 || record.state.is_final();
         let owned = record.state != State::Pending && record.state.is_active();
         let node = owned.then(|| self.shared.identity.node.clone());
         JobView {
@@ -432,6 +433,7 @@ impl Coordinator {
             progress,
             node,
             epoch: None,
+            begun,
         }
     }
 }

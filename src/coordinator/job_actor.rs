@@ -149,6 +149,10 @@ impl JobActor {
         if let Some((ticket, first_task)) = effects.append {
             self.store_chunk(ticket, first_task, ctx);
         }
+        if !effects.replies.is_empty() {
+            // Whoever hears the answer and asks the queue finds it informed.
+            self.tell_queue();
+        }
         for (ticket, reply) in effects.replies {
             self.deliver(ticket, reply, ctx);
         }
@@ -159,9 +163,9 @@ impl JobActor {
         }
     }
 
-    /// Tells the others what changed: the queue, the snapshotter, the timer, the read-ahead.
-    fn after_change(&mut self, ctx: &mut Context<Self>) {
-        let Some(ledger) = self.ledger.as_mut() else { return };
+    /// Tells the queue how much could be handed out, if that is news.
+    fn tell_queue(&mut self) {
+        let Some(ledger) = self.ledger.as_ref() else { return };
         let ready = ledger.claimable();
         let priority = ledger.record().priority;
         let moved = std::mem::replace(&mut self.offered_priority, priority) != priority && ready > 0;
@@ -182,6 +186,12 @@ impl JobActor {
                 is_loaded: true,
             });
         }
+    }
+
+    /// Tells the others what changed: the queue, the snapshotter, the timer, the read-ahead.
+    fn after_change(&mut self, ctx: &mut Context<Self>) {
+        self.tell_queue();
+        let Some(ledger) = self.ledger.as_mut() else { return };
         if ledger.revision() != self.saved_revision && !self.is_dirty {
             self.is_dirty = true;
             self.shared.mark_dirty(self.job, ctx.address().recipient());
@@ -316,6 +326,7 @@ impl JobActor {
             progress,
             node: Some(self.shared.identity.node.clone()),
             epoch: Some(self.fence.epoch),
+            begun: ledger.has_begun(),
         })
     }
 

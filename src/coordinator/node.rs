@@ -7,6 +7,7 @@ use super::api::CoordinatorError;
 use super::committer::Committer;
 use super::directory::{JobHandle, QueueHandle};
 use super::job_actor::{Settle, Wake};
+use super::manner::Manner;
 use super::queue_actor::{Activate, DismissPolls, QueueActor};
 use super::shared::Shared;
 use super::{Coordinator, Result, Settings, log_book, purger, snapshotter};
@@ -90,6 +91,7 @@ impl Coordinator {
         let coordinator = Coordinator {
             shared,
             threads: Arc::new(threads),
+            manner: Manner::default(),
         };
         coordinator.run_duties();
         let ownership = take_queues(&coordinator.shared).await?;

@@ -3,6 +3,10 @@
 //! Owns: the [`Rotation`], the parked polls, the job actors of the queue. Never: looks into a job. Invariant: a parked poll is passed on as
 //! soon as a job of the queue has work, and is answered at most once.
 
+mod listing;
+
+pub(super) use listing::{ListClaimable, Listed, Served};
+
 use super::api::{CoordinatorError, Granted};
 use super::directory::{HeadRank, JobHandle, Permit};
 use super::job_actor::{Answer, JobActor, Load, Replier, Serve, StopJob};

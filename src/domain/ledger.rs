@@ -21,6 +21,7 @@ mod judge;
 mod leases;
 mod load;
 mod marks;
+mod renewal;
 mod settle;
 mod snapshot;
 mod task_map;
@@ -92,6 +93,8 @@ pub struct Ledger {
     bounds: Bounds,
     tasks: Tasks,
     leases: Leases,
+    /// Something of this run was handed out, or is known to have been.
+    begun: bool,
     /// Position of the last row or update that is durable, so that no crash takes it back. Late results, which change nothing that
     /// is visible, do not move it.
     committed: Seq,
@@ -124,6 +127,7 @@ impl Ledger {
             Command::Extend(extend) => self.extend(extend, now, &mut effects),
             Command::Release { ticket, worker, leases } => self.release(ticket, &worker, &leases, now, &mut effects),
             Command::Ungrant { leases } => self.ungrant(&leases),
+            Command::Renew { holder } => self.renew(&holder, now),
             Command::Results(results) => self.receive(results, now, &mut effects),
             Command::Hold { hold, worker, leases } => self.hold(hold, worker.as_ref(), &leases, now),
             Command::EndHold { hold } => self.end_hold(hold),

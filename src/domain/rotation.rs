@@ -7,7 +7,8 @@ use super::ids::JobId;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
-type Place = (Reverse<i32>, u64, JobId);
+/// Priority, last serving, and the job.
+pub type Place = (Reverse<i32>, u64, JobId);
 
 /// The claimable jobs of one queue, in the order they are to be served.
 #[derive(Debug, Default)]
@@ -61,6 +62,11 @@ impl Rotation {
     /// Claimable jobs in serving order.
     pub fn iter(&self) -> impl Iterator<Item = JobId> + '_ {
         self.order.iter().map(|&(_, _, job)| job)
+    }
+
+    /// The same with what places them, to merge the orders of several queues.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.order.iter().copied()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -44,6 +44,7 @@ impl Access {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub token_id: String,
+    pub name: String,
     pub scopes: Vec<Scope>,
     /// None: every queue.
     pub queues: Option<Vec<String>>,
@@ -69,6 +70,11 @@ impl Caller {
     /// The token's id, or empty without authentication.
     pub fn token_id(&self) -> &str {
         self.grant.as_ref().map_or("", |grant| &grant.token_id)
+    }
+
+    /// The token's name, or `local` without authentication.
+    pub fn name(&self) -> &str {
+        self.grant.as_ref().map_or("local", |grant| &grant.name)
     }
 
     pub fn may(&self, scope: Scope) -> bool {
@@ -128,6 +134,7 @@ mod tests {
     fn caller(scopes: &[Scope], queues: Option<&[&str]>) -> Caller {
         Caller::with(Arc::new(Grant {
             token_id: "t".into(),
+            name: "n".into(),
             scopes: scopes.to_vec(),
             queues: queues.map(|queues| queues.iter().map(|&queue| queue.to_owned()).collect()),
             expires_at: None,

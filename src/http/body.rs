@@ -113,10 +113,22 @@ pub async fn begin<'a>(
     budget: &BodyBudget,
     settings: &HttpSettings,
 ) -> ApiResult<Arrival<'a>> {
+    begin_by(Instant::now(), req, payload, limit, budget, settings).await
+}
+
+/// As [`begin`], waiting until then for room in the budget.
+pub async fn begin_by<'a>(
+    until: Instant,
+    req: &HttpRequest,
+    payload: &'a mut web::Payload,
+    limit: usize,
+    budget: &BodyBudget,
+    settings: &HttpSettings,
+) -> ApiResult<Arrival<'a>> {
     let short = settings.stream_body_min_bytes.min(limit);
     let mut incoming = Incoming::open(req, payload, limit, budget, settings)?;
     let announced = incoming.announced;
-    let mut reservation = budget.reserve(announced.unwrap_or(short))?;
+    let mut reservation = budget.reserve_by(announced.unwrap_or(short), until).await?;
     let first = match announced {
         Some(length) if length > short => Bytes::new(),
         _ => match incoming.gather(short).await? {

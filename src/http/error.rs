@@ -3,6 +3,7 @@
 //! Owns: the one mapping from failures to statuses and codes. Never: shows an internal cause or a secret. Invariant: every 503 carries
 //! `Retry-After`, and every error answer is `application/problem+json`.
 
+use super::antenna::{self, Refusal};
 use super::wire::Problem;
 use crate::coordinator::api::CoordinatorError;
 use crate::domain::job::InvalidJob;
@@ -178,6 +179,30 @@ impl ApiError {
             self.problem.next_task = next_task;
         }
         self
+    }
+
+    /// The answer in the form that clients of this path understand.
+    pub fn response_at(&self, path: &str) -> HttpResponse {
+        if antenna::serves(path) {
+            Refusal::from(self.clone()).error_response()
+        } else {
+            self.error_response()
+        }
+    }
+
+    /// The value of `Retry-After`, if the answer carries one.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
+    /// May the identical request succeed later?
+    pub fn is_not_now(&self) -> bool {
+        self.problem.status == 503 && self.problem.code != "draining"
+    }
+
+    /// The value of `Allow`, if the answer carries one.
+    pub fn allow(&self) -> Option<&str> {
+        self.allow.as_deref()
     }
 
     pub fn problem(&self) -> &Problem {

@@ -4,7 +4,7 @@
 //! schema it refers to is in it.
 
 use super::routes::{Entry, ROUTES};
-use super::wire;
+use super::{antenna, wire};
 use actix_web::http::Method;
 use std::sync::LazyLock;
 use utoipa::OpenApi;
@@ -57,6 +57,19 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::CreateTicket,
         wire::TicketCreated,
         wire::StreamMessage,
+        antenna::wire::AntennaError,
+        antenna::wire::AntennaJobList,
+        antenna::wire::AntennaJobId,
+        antenna::wire::AntennaJob,
+        antenna::wire::AntennaCreateJob,
+        antenna::wire::AntennaRetry,
+        antenna::wire::AntennaTasksRequest,
+        antenna::wire::AntennaTasks,
+        antenna::wire::AntennaResults,
+        antenna::wire::AntennaResultsTaken,
+        antenna::wire::AntennaProjects,
+        antenna::wire::AntennaRegister,
+        antenna::wire::AntennaRegistered,
     ))
 )]
 struct Schemas;
@@ -98,8 +111,11 @@ fn http_method(method: &Method) -> HttpMethod {
 
 fn operation(entry: &Entry) -> openapi::path::Operation {
     let mut operation = OperationBuilder::new().summary(Some(entry.summary));
+    if antenna::serves(entry.path) {
+        operation = operation.tag(antenna::TAG);
+    }
     for name in path_parameters(entry.path) {
-        let kind = if matches!(name, "id" | "task") {
+        let kind = if matches!(name, "id" | "task" | "project") {
             Type::Integer
         } else {
             Type::String
@@ -108,7 +124,7 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
     }
     for &name in entry.query {
         let kind = match name {
-            "limit" | "first_task" | "after" => Type::Integer,
+            "limit" | "first_task" | "after" | "logs_limit" => Type::Integer,
             "rate_hz" => Type::Number,
             _ => Type::String,
         };
@@ -127,12 +143,14 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
                 .build(),
         );
     }
+    let (schema, media) = match antenna::serves(entry.path) {
+        true => ("AntennaError", "application/json"),
+        false => ("Problem", super::error::PROBLEM_JSON),
+    };
     let problem = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name("Problem")))
+        .schema(Some(Ref::from_schema_name(schema)))
         .build();
-    let bad = ResponseBuilder::new()
-        .description("a problem")
-        .content(super::error::PROBLEM_JSON, problem);
+    let bad = ResponseBuilder::new().description("a problem").content(media, problem);
     operation = operation.response(status.to_string(), good).response("default", bad);
     let needs = entry.access.scopes().map(|scopes| match scopes {
         (scope, None) => format!("Needs the scope `{scope}`."),
@@ -222,6 +240,12 @@ mod tests {
         for entry in ROUTES {
             let operation = &document["paths"][documented_path(entry.path)][entry.method.as_str().to_lowercase()];
             assert_eq!(operation["summary"], entry.summary);
+            assert_eq!(
+                operation["tags"][0] == antenna::TAG,
+                antenna::serves(entry.path),
+                "{}",
+                entry.path
+            );
         }
     }
 }

@@ -235,6 +235,17 @@ pub(super) fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
 }
 
 #[cfg(test)]
+impl ItemBounds {
+    pub(super) fn for_tests() -> ItemBounds {
+        ItemBounds {
+            counters: 64,
+            counter_name_bytes: 256,
+            error_bytes: 8 << 10,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,10 +7,10 @@ use super::auth::Access::{self, Either, Needs, Open, Streams};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{append, fleet, jobs, leases, logs, pages, probes, report, results, stream, tickets, tokens};
+use super::{antenna, append, fleet, jobs, leases, logs, pages, probes, report, results, stream, tickets, tokens};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{HttpResponse, ResponseError, Route, web};
+use actix_web::{HttpRequest, HttpResponse, Route, web};
 
 /// One route.
 pub struct Entry {
@@ -98,6 +98,29 @@ pub static ROUTES: &[Entry] = &[
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),
+    // Those below /api/v2 are served with and without their last slash.
+    entry!(POST "/api/v2/jobs/{id}/result/" Needs(Work), "Post results", [],
+        Some("AntennaResults") => 200 Some("AntennaResultsTaken"), antenna::results::post),
+    entry!(POST "/api/v2/jobs/{id}/tasks/" Needs(Work), "Lease tasks of a job", [],
+        Some("AntennaTasksRequest") => 200 Some("AntennaTasks"), antenna::tasks::lease),
+    entry!(GET "/api/v2/jobs/next/" Either(Work, Read), "The job to be served next; 204 without one",
+        ["pipeline__slug__in" "incomplete_only" "dispatch_mode" "processing_service_name"],
+        None => 200 Some("AntennaJobId"), antenna::list::next),
+    entry!(GET "/api/v2/jobs/" Either(Work, Read), "List jobs, or with ids_only those that have work, in the order they would be served",
+        ["pipeline__slug__in" "ids_only" "incomplete_only" "dispatch_mode" "processing_service_name" "cursor" "limit"],
+        None => 200 Some("AntennaJobList"), antenna::list::list),
+    entry!(POST "/api/v2/jobs/" Needs(Submit), "Create a job", [],
+        Some("AntennaCreateJob") => 201 Some("AntennaJob"), antenna::jobs::create),
+    entry!(GET "/api/v2/jobs/{id}/" Either(Work, Read), "Show a job with its progress and its log", ["logs_limit"],
+        None => 200 Some("AntennaJob"), antenna::jobs::show),
+    entry!(POST "/api/v2/jobs/{id}/run/" Needs(Submit), "Start a job", [], None => 200 Some("AntennaJob"), antenna::jobs::run),
+    entry!(POST "/api/v2/jobs/{id}/retry/" Needs(Submit), "Start a new run of a job that has ended", [],
+        Some("AntennaRetry") => 200 Some("AntennaJob"), antenna::jobs::retry),
+    entry!(POST "/api/v2/jobs/{id}/cancel/" Needs(Submit), "Cancel a job", [], None => 200 Some("AntennaJob"), antenna::jobs::cancel),
+    entry!(GET "/api/v2/projects/" Either(Work, Read), "List projects: there is one", [],
+        None => 200 Some("AntennaProjects"), antenna::projects::list),
+    entry!(POST "/api/v2/projects/{project}/pipelines/" Either(Work, Submit), "Register pipelines; each is a queue", [],
+        Some("AntennaRegister") => 201 Some("AntennaRegistered"), antenna::projects::register),
     entry!(GET "/healthz" Open, "Is the process alive?", [], None => 200 None, probes::healthz),
     entry!(GET "/readyz" Open, "Is the node fit to serve?", [], None => 200 None, probes::readyz),
     entry!(GET "/metrics" Needs(Read), "Metrics in Prometheus text form", [], None => 200 None, probes::metrics),
@@ -140,12 +163,12 @@ pub fn mount(cfg: &mut web::ServiceConfig) {
             .map(|entry| entry.method.as_str())
             .collect::<Vec<_>>()
             .join(", ");
-        let mut resource = web::resource(entry.path);
+        let mut resource = web::resource(antenna::spellings(entry.path));
         for entry in &entries {
             resource = resource.route((entry.route)());
         }
-        let refuse = move || {
-            let response = ApiError::method_not_allowed(allow.clone()).error_response();
+        let refuse = move |req: HttpRequest| {
+            let response = ApiError::method_not_allowed(allow.clone()).response_at(req.path());
             async move { response }
         };
         let gate = from_fn(move |req, next| {
@@ -157,8 +180,8 @@ pub fn mount(cfg: &mut web::ServiceConfig) {
 }
 
 /// Answers paths that are not in the table.
-pub async fn nowhere() -> HttpResponse {
-    ApiError::not_found("path").error_response()
+pub async fn nowhere(req: HttpRequest) -> HttpResponse {
+    ApiError::not_found("path").response_at(req.path())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub fn job(view: JobView) -> wire::Job {
         progress,
         node,
         epoch,
+        ..
     } = view;
     wire::Job {
         id: record.id.0,

@@ -123,6 +123,7 @@ macro_rules! backends {
                     unfinished_jobs_are_active_or_waiting_for_their_start,
                     facts_come_in_order_of_seq_in_pages,
                     tasks_come_by_number_within_a_bound_of_bytes,
+                    tasks_are_found_by_their_keys,
                 ]
                 results: [
                     the_latest_standing_success_speaks_for_a_task,

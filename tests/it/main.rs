@@ -2,6 +2,12 @@
 //!
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
+mod antenna_client;
+mod antenna_crash;
+mod antenna_failures;
+mod antenna_jobs;
+mod antenna_quirks;
+mod antenna_results;
 mod app;
 mod browser;
 mod cli_run;
@@ -14,6 +20,7 @@ mod crash_million;
 mod crash_outage;
 mod crash_restart;
 mod crash_run;
+mod example_images;
 mod fm_access;
 mod fm_counts;
 mod fm_leases;

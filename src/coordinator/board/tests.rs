@@ -29,6 +29,7 @@ fn update(seq: i64) -> Arc<Update> {
         record: record(),
         progress,
         node: None,
+        begun: true,
         epoch: None,
     })
 }

@@ -3,7 +3,7 @@
 //! Owns: attaching payloads to leases and names to refusals. Never: changes what was decided. Invariant: a lease whose answer cannot be
 //! delivered whole is given back.
 
-use super::super::queue_actor::Unserved;
+use super::super::queue_actor::{Served, Unserved};
 use super::{Answer, JobActor, Waiter};
 use crate::coordinator::api::*;
 use crate::domain::ids::{LeaseSeq, Run, TaskNo};
@@ -135,6 +135,10 @@ impl JobActor {
     /// A poll without luck goes back to its queue; everybody else is told that there is nothing.
     fn grant_or_return(&mut self, ticket: Ticket, granted: Vec<ledger::Granted>, ctx: &mut Context<Self>) {
         if !granted.is_empty() {
+            if let Some(Waiter::Caller { .. }) = self.waiters.get(&ticket) {
+                // A poll's turn was noted by the queue that passed it on.
+                self.queue.do_send(Served(self.job));
+            }
             self.attach(
                 Granting {
                     ticket,

@@ -3,7 +3,7 @@
 //! Owns: the order of reads. Never: starts a ledger from a load that failed half-way. Invariant: ownership was proven before the first
 //! read, so no other node writes behind it.
 
-use super::{Ask, JobActor};
+use super::JobActor;
 use crate::coordinator::api::CoordinatorError;
 use crate::coordinator::shared::Shared;
 use crate::domain::ids::JobId;
@@ -41,8 +41,8 @@ impl JobActor {
         // The queue waits to hear from this job, even if it has no work.
         self.has_served = true;
         self.tick(ctx);
-        for Ask { request, reply, permit } in std::mem::take(&mut self.early) {
-            self.take_request(Ask { request, reply, permit }, ctx);
+        for ask in std::mem::take(&mut self.early) {
+            self.take_request(ask, ctx);
         }
         for poll in std::mem::take(&mut self.early_polls) {
             ctx.notify(super::Serve(poll));

@@ -38,6 +38,11 @@ pub(in crate::coordinator) enum Request {
         tasks: Arc<Vec<NewTask>>,
         first_task: Option<u32>,
     },
+    /// The tokens for results of these tasks (and whether they succeeded) that name no lease.
+    Name {
+        worker: Arc<str>,
+        tasks: Vec<(TaskNo, bool)>,
+    },
     View,
     /// Show the job to the readers of this channel from now on.
     Watch(Arc<Channel>),
@@ -61,6 +66,7 @@ pub(in crate::coordinator) enum Answer {
     Released(Released),
     Results(ResultsPosted),
     Appended(Ingested),
+    Named(Vec<Lease>),
     View(Box<JobView>),
     Watched,
     Tasks(Vec<(TaskNo, TaskStatus)>),
@@ -73,9 +79,10 @@ impl Request {
     /// The worker whose sign of life this is.
     pub(in crate::coordinator) fn worker(&self) -> Option<&Arc<str>> {
         match self {
-            Request::Grant { worker, .. } | Request::Release { worker, .. } | Request::Results { worker, .. } => {
-                Some(worker)
-            }
+            Request::Grant { worker, .. }
+            | Request::Release { worker, .. }
+            | Request::Results { worker, .. }
+            | Request::Name { worker, .. } => Some(worker),
             Request::Extend(call) => Some(&call.worker),
             _ => None,
         }
@@ -99,6 +106,8 @@ pub(in crate::coordinator) struct Ask {
     pub(in crate::coordinator) request: Request,
     pub(in crate::coordinator) reply: Replier,
     pub(in crate::coordinator) permit: Option<Permit>,
+    /// The holder of whose life the request is a sign.
+    pub(in crate::coordinator) renews: Option<Arc<str>>,
 }
 
 /// The queue passes a poll on: answer it, or give it back.

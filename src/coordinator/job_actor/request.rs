@@ -10,12 +10,17 @@ use crate::coordinator::api::*;
 use crate::domain::lease::Lease;
 use crate::domain::ledger::{Command, Extend, Grant, Ledger, Results};
 use actix::prelude::*;
+use std::sync::Arc;
 
 impl JobActor {
     /// The answer to a request that only reads; none if it is no such request.
     fn read(&mut self, request: &Request, ctx: &mut Context<Self>) -> Option<Result<Answer, CoordinatorError>> {
         let answer = match request {
             Request::View => self.view().map(|view| Answer::View(Box::new(view))),
+            Request::Name { worker, tasks } => self.ledger.as_ref().map(|ledger| {
+                let token = |&(task, succeeded)| ledger.token_of(task, succeeded, worker);
+                Answer::Named(tasks.iter().map(token).collect())
+            }),
             Request::Watch(channel) => {
                 self.show_to(channel.clone(), ctx);
                 Some(Answer::Watched)
@@ -44,9 +49,19 @@ impl JobActor {
         Some(answer.ok_or(CoordinatorError::NotOwner))
     }
 
+    /// Comes before the request itself: a lease that ends now is not taken from a holder that is there to report it.
+    fn renew(&mut self, holder: Option<Arc<str>>, ctx: &mut Context<Self>) {
+        if let Some(holder) = holder.filter(|_| !self.shared.is_draining()) {
+            self.apply(Command::Renew { holder }, ctx);
+        }
+    }
+
     /// Answers a reading at once; puts everything else to the ledger, noting who waits for it.
-    pub(super) fn take_request(&mut self, ask: Ask, ctx: &mut Context<Self>) {
-        let Ask { request, reply, permit } = ask;
+    pub(super) fn take_request(&mut self, mut ask: Ask, ctx: &mut Context<Self>) {
+        self.renew(ask.renews.take(), ctx);
+        let Ask {
+            request, reply, permit, ..
+        } = ask;
         if reply.is_closed() {
             return;
         }
@@ -63,15 +78,12 @@ impl JobActor {
                 worker,
                 max_tasks,
                 request_id,
-            } => {
-                let ticket = self.admit(caller(Vec::new()));
-                Command::Grant(Grant {
-                    ticket,
-                    worker,
-                    max_tasks,
-                    request_id,
-                })
-            }
+            } => Command::Grant(Grant {
+                ticket: self.admit(caller(Vec::new())),
+                worker,
+                max_tasks,
+                request_id,
+            }),
             Request::Extend(call) => {
                 let leases = decode(&call.leases);
                 Command::Extend(Extend {
@@ -113,7 +125,8 @@ impl JobActor {
                 Command::Append { ticket, first_task }
             }
             // Answered above.
-            Request::View
+            Request::Name { .. }
+            | Request::View
             | Request::Watch(_)
             | Request::Standing
             | Request::Explain { .. }

@@ -33,6 +33,10 @@ pub enum Command {
     Ungrant {
         leases: Vec<(TaskNo, LeaseSeq)>,
     },
+    /// Some worker of this holder made a call: what the holder's workers hold lives on. Workers are named `holder@where`.
+    Renew {
+        holder: Arc<str>,
+    },
     Results(Results),
     /// Results for these leases are on their way: they do not expire before the hold ends, or this ledger does.
     Hold {

@@ -54,6 +54,7 @@ impl Ledger {
             };
             granted.push(self.granted(task, &held));
             self.leases.insert(task, held);
+            self.begun = true;
         }
         // An empty answer is not worth repeating: a parked call asks again under the same id once there is work.
         if let Some(request_id) = request_id.filter(|_| !granted.is_empty()) {
@@ -80,7 +81,7 @@ impl Ledger {
         };
         Granted {
             lease,
-            expires_at: held.expires_at,
+            expires_at: self.leases.ends(held),
         }
     }
 
@@ -225,6 +226,7 @@ impl Ledger {
                 note: None,
             };
             self.leases.insert(token.task, held);
+            self.begun = true;
             self.changed();
         }
         adoptable
@@ -262,8 +264,13 @@ impl Command {
             Command::Release { ticket, .. } | Command::Control { ticket, .. } | Command::Append { ticket, .. } => {
                 Some(*ticket)
             }
-            Command::Hold { .. } | Command::EndHold { .. } => None,
-            Command::Ungrant { .. } | Command::Appended { .. } | Command::Settled(_) | Command::Tick { .. } => None,
+            Command::Hold { .. }
+            | Command::EndHold { .. }
+            | Command::Ungrant { .. }
+            | Command::Renew { .. }
+            | Command::Appended { .. }
+            | Command::Settled(_)
+            | Command::Tick { .. } => None,
         }
     }
 }

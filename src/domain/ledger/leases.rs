@@ -3,6 +3,7 @@
 //! Owns: held leases, their expiry order, what each worker holds. Never: decides what an expiry means. Invariant: a task is held at
 //! most once; a lease that is claimed by a result on its way does not expire.
 
+use super::renewal::{Renewals, holder_of};
 use super::task_map::TaskMap;
 use crate::domain::ids::{Attempt, Epoch, LeaseSeq, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
@@ -16,6 +17,9 @@ const IDLE_WORKERS_KEPT: usize = 4_096;
 /// Names a lease that a waiting result keeps from expiring.
 pub(super) type Claim = (TaskNo, LeaseSeq);
 
+/// A lease of this job by its whole name: numbers alone repeat from one process to the next.
+type Numbered = (TaskNo, Epoch, LeaseSeq);
+
 /// Worker, request id, and what the worker got by it.
 pub(super) type LastGrant = (Arc<str>, String, Vec<(TaskNo, LeaseSeq)>);
 
@@ -28,6 +32,7 @@ pub(super) struct Held {
     pub(super) granted_at: UnixMs,
     /// Its grant is not on record: it was taken up from its token, at `granted_at`.
     pub(super) adopted: bool,
+    /// Unless its holder was heard of since: see [`Leases::ends`].
     pub(super) expires_at: UnixMs,
     /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
     pub(super) claims: u32,
@@ -52,7 +57,7 @@ impl Held {
 #[derive(Debug, Clone, Default)]
 struct Worker {
     leased: u32,
-    last_grant: Option<(String, Vec<(TaskNo, LeaseSeq)>)>,
+    last_grant: Option<(String, Vec<Numbered>)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -62,6 +67,7 @@ pub(super) struct Leases {
     /// they outnumber the living.
     expiries: BinaryHeap<Reverse<(UnixMs, TaskNo, LeaseSeq)>>,
     workers: HashMap<Arc<str>, Worker>,
+    renewals: Renewals,
 }
 
 impl Leases {
@@ -120,9 +126,31 @@ impl Leases {
             held.expires_at = until;
             self.expiries.push(Reverse((until, task, held.seq)));
         }
-        let ends = held.expires_at;
+        let ends = self.renewals.ends(held);
         self.compact();
         Some(ends)
+    }
+
+    /// When a lease ends, with what its holder's calls have added.
+    pub(super) fn ends(&self, held: &Held) -> UnixMs {
+        self.renewals.ends(held)
+    }
+
+    /// A holder was heard of; false if none of its workers holds anything.
+    pub(super) fn renew(&mut self, holder: &Arc<str>, now: UnixMs, lease_ms: i64) -> bool {
+        let mut workers = self.workers.iter();
+        if !workers.any(|(name, worker)| worker.leased > 0 && holder_of(name) == &**holder) {
+            return false;
+        }
+        if self.renewals.is_full() {
+            let ends: Vec<_> = self.iter().map(|(task, held)| (task, self.ends(held))).collect();
+            for (task, at) in ends {
+                self.extend(task, at);
+            }
+            self.renewals.clear();
+        }
+        self.renewals.note(holder, now, lease_ms);
+        true
     }
 
     pub(super) fn note(&mut self, task: TaskNo, note: &Arc<str>) {
@@ -179,19 +207,26 @@ impl Leases {
     /// The earliest moment at which a lease that may expire runs out.
     pub(super) fn next_expiry(&mut self) -> Option<UnixMs> {
         while let Some(&Reverse((at, task, seq))) = self.expiries.peek() {
-            match self.held.get(&task) {
-                Some(held) if held.seq == seq && held.expires_at == at && held.claims == 0 => return Some(at),
-                _ => self.expiries.pop(),
-            };
+            let is_meant = |held: &&Held| held.seq == seq && held.expires_at == at && held.claims == 0;
+            match self.held.get(&task).filter(is_meant).map(|held| self.ends(held)) {
+                Some(ends) if ends == at => return Some(at),
+                Some(renewed) => {
+                    self.expiries.pop();
+                    self.extend(task, renewed);
+                }
+                None => drop(self.expiries.pop()),
+            }
         }
         None
     }
 
-    /// Remembers a grant so that repeating the call replays it.
+    /// Remembers a grant of leases that are held now, so that repeating the call replays it.
     pub(super) fn remember_grant(&mut self, worker: &Arc<str>, request_id: String, grant: Vec<(TaskNo, LeaseSeq)>) {
         if self.workers.len() > IDLE_WORKERS_KEPT {
             self.workers.retain(|_, worker| worker.leased > 0);
         }
+        let held = |(task, seq)| Some((task, self.held.get(&task).filter(|held| held.seq == seq)?.epoch, seq));
+        let grant = grant.into_iter().filter_map(held).collect();
         self.workers.entry(worker.clone()).or_default().last_grant = Some((request_id, grant));
     }
 
@@ -201,16 +236,20 @@ impl Leases {
         if last != request_id {
             return None;
         }
-        let held = |&(task, seq): &(TaskNo, LeaseSeq)| Some((task, self.held.get(&task).filter(|h| h.seq == seq)?));
-        Some(grant.iter().filter_map(held).collect())
+        Some(grant.iter().filter_map(|granted| self.still(granted)).collect())
+    }
+
+    fn still(&self, &(task, epoch, seq): &Numbered) -> Option<(TaskNo, &Held)> {
+        let held = self.held.get(&task)?;
+        (held.epoch == epoch && held.seq == seq).then_some((task, held))
     }
 
     /// The last grant of each worker that still holds part of it, and that part.
     pub(super) fn last_grants(&self) -> impl Iterator<Item = (&Arc<str>, &str, Vec<(TaskNo, LeaseSeq)>)> {
-        let is_held = |&(task, seq): &(TaskNo, LeaseSeq)| self.held.get(&task).is_some_and(|held| held.seq == seq);
         self.workers.iter().filter_map(move |(name, worker)| {
             let (request_id, grant) = worker.last_grant.as_ref()?;
-            let still: Vec<_> = grant.iter().copied().filter(is_held).collect();
+            let still = grant.iter().filter_map(|granted| self.still(granted));
+            let still: Vec<_> = still.map(|(task, held)| (task, held.seq)).collect();
             (!still.is_empty()).then_some((name, request_id.as_str(), still))
         })
     }

@@ -10,7 +10,7 @@ use super::marks::Marks;
 use super::snapshot::{Saved, bitmap};
 use super::tasks::Tasks;
 use super::{Bounds, Ledger, RESTORED_LEASE_MS};
-use crate::domain::ids::{LeaseSeq, Seq, TaskNo, UnixMs};
+use crate::domain::ids::{LeaseSeq, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{Fence, JobRecord};
 use crate::domain::progress::Throughput;
 use crate::domain::rows::{Fact, FactKind, Verdict};
@@ -165,6 +165,18 @@ impl Loading {
         Ok(())
     }
 
+    /// Can these facts only come of something handed out in this run? The successes that a run begins with are in its row, until a later
+    /// change of the row counts them together with its own.
+    fn has_begun(&self, tasks: &Tasks) -> bool {
+        let row = &self.record;
+        let since_start = row.started_at.is_some_and(|at| at < row.updated_at);
+        let known = if row.run == Run(1) { 0 } else { row.tally.succeeded };
+        tasks.failed_count() > 0
+            || !tasks.spent.is_empty()
+            || tasks.succeeded_count() > known
+            || (since_start && tasks.succeeded_count() > 0)
+    }
+
     /// The ledger at what is committed. `lease_seq` must be above every one this epoch has used for the job.
     pub fn finish(
         self,
@@ -200,6 +212,7 @@ impl Loading {
             tasks.stop();
         }
         self.prove_complete(&tasks)?;
+        let begun = !leases.is_empty() || self.has_begun(&tasks);
         let seq = self.seq.max(self.record.changed_seq);
         Ok(Ledger {
             record: self.record,
@@ -207,6 +220,7 @@ impl Loading {
             bounds,
             tasks,
             leases,
+            begun,
             committed: seq,
             assigned: seq,
             lease_seq,

@@ -78,7 +78,7 @@ impl Ledger {
                 worker,
                 granted_at: held.granted_at,
                 adopted: held.adopted,
-                expires_at: held.expires_at,
+                expires_at: self.leases.ends(held),
             });
         }
         let grants = self.leases.last_grants().filter_map(|(worker, request_id, tasks)| {

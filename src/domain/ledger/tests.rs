@@ -11,6 +11,7 @@ mod marks;
 mod model;
 mod outage;
 mod property;
+mod renewal;
 mod results;
 mod tasks_added;
 

@@ -125,7 +125,7 @@ impl Ledger {
                     state: TaskState::Leased,
                     attempt: held.attempt,
                     worker: Some(held.worker.clone()),
-                    expires_at: Some(held.expires_at),
+                    expires_at: Some(self.leases.ends(held)),
                 },
                 None if self.tasks.retrying.contains(task.0) => idle(TaskState::Retrying),
                 None => idle(TaskState::Pending),

@@ -14,7 +14,7 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, ResponseError, web};
+use actix_web::{Error, HttpMessage, web};
 
 /// Lets a request through to the resource whose entries these are, or answers it.
 pub async fn pass<B: MessageBody + 'static>(
@@ -31,7 +31,10 @@ pub async fn pass<B: MessageBody + 'static>(
             Ok(caller) => {
                 req.extensions_mut().insert(caller);
             }
-            Err(error) => return Ok(req.into_response(error.error_response())),
+            Err(error) => {
+                let response = error.response_at(req.path());
+                return Ok(req.into_response(response));
+            }
         }
     }
     Ok(next.call(req).await?.map_into_boxed_body())

@@ -165,16 +165,20 @@ impl Tokens {
     }
 }
 
-/// The secret of a bearer header; the scheme's case does not matter.
+/// The secret of a bearer header, or of one of the scheme `Token`, which existing workers send; the scheme's case does not matter.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, secret) = header.split_once(' ')?;
     let secret = secret.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !secret.is_empty()).then_some(secret)
+    let known = ["bearer", "token"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known));
+    (known && !secret.is_empty()).then_some(secret)
 }
 
 fn grant(row: TokenRow) -> Grant {
     Grant {
         token_id: row.id,
+        name: row.name,
         // A scope of a newer version grants nothing here.
         scopes: row
             .scopes
@@ -272,8 +276,10 @@ mod tests {
         }
         let caller = tokens.authenticate(Some(&header), UnixMs(0), true).await.unwrap();
         assert_eq!(caller.token_id(), stored.id);
-        let lower = header.replace("Bearer", "bearer");
-        assert!(tokens.authenticate(Some(&lower), UnixMs(0), true).await.is_ok());
+        for scheme in ["bearer", "Token", "token"] {
+            let other = header.replace("Bearer", scheme);
+            assert!(tokens.authenticate(Some(&other), UnixMs(0), true).await.is_ok());
+        }
     }
 
     #[actix_web::test]

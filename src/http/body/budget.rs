@@ -6,6 +6,7 @@
 use crate::http::error::{ApiError, ApiResult};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 /// Bytes are counted in these, so that budgets above 4 GiB fit the semaphore's permits.
 const UNIT_BYTES: usize = 1024;
@@ -63,6 +64,18 @@ impl BodyBudget {
         };
         reservation.grow_to(bytes)?;
         Ok(reservation)
+    }
+
+    /// Takes a share as soon as there is one, or says busy when it is later than this.
+    pub async fn reserve_by(&self, bytes: usize, until: Instant) -> ApiResult<Reservation> {
+        let busy = || ApiError::busy("request bodies");
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| busy())?;
+        let taking = Arc::clone(&self.units).acquire_many_owned(units);
+        let taken = timeout_at(until, taking).await.map_err(|_| busy())?;
+        Ok(Reservation {
+            budget: self.clone(),
+            permit: Some(taken.map_err(|_| busy())?),
+        })
     }
 
     fn take(&self, units: usize) -> ApiResult<OwnedSemaphorePermit> {

@@ -16,6 +16,7 @@ const UNFINISHED: &str = include_str!("queries/jobs/list_unfinished.sql");
 const SNAPSHOT: &str = include_str!("queries/snapshots/get.sql");
 const FACTS: &str = include_str!("queries/facts/page.sql");
 const TASKS: &str = include_str!("queries/tasks/get.sql");
+const TASKS_BY_KEY: &str = include_str!("queries/tasks/by_key.sql");
 const FAILURES: &str = include_str!("queries/results/failures.sql");
 const LAST_ATTEMPTS: &str = include_str!("queries/attempts/last.sql");
 const RESULTS: &str = include_str!("queries/results/page.sql");
@@ -84,6 +85,11 @@ impl ReadStore for Postgres {
             .query(TASKS, &[&job.0, &tasks, &bytes(max_bytes)])
             .await?;
         rows.iter().map(row::task).collect()
+    }
+
+    async fn tasks_by_key(&self, job: JobId, keys: &[String]) -> Result<Vec<(String, TaskNo)>> {
+        let rows = self.reader().await?.query(TASKS_BY_KEY, &[&job.0, &keys]).await?;
+        rows.iter().map(row::keyed_task).collect()
     }
 
     async fn results(&self, filter: &ResultFilter) -> Result<Vec<ResultRow>> {

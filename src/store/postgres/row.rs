@@ -141,6 +141,10 @@ pub(super) fn task(row: &Row) -> Result<TaskRow> {
     })
 }
 
+pub(super) fn keyed_task(row: &Row) -> Result<(String, TaskNo)> {
+    Ok((get(row, "key")?, TaskNo(unsigned(row, "task")?)))
+}
+
 pub(super) fn result(row: &Row) -> Result<ResultRow> {
     Ok(ResultRow {
         run: Run(unsigned(row, "run")?),

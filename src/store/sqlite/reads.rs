@@ -65,6 +65,11 @@ impl ReadStore for Sqlite {
         self.readers.run(move |db| find_tasks(db, job, tasks, max_bytes)).await
     }
 
+    async fn tasks_by_key(&self, job: JobId, keys: &[String]) -> Result<Vec<(String, TaskNo)>> {
+        let keys = keys.to_vec();
+        self.readers.run(move |db| find_keys(db, job, keys)).await
+    }
+
     async fn results(&self, filter: &ResultFilter) -> Result<Vec<ResultRow>> {
         let filter = filter.clone();
         self.readers.run(move |db| results::page(db, &filter)).await
@@ -142,6 +147,19 @@ fn find_tasks(db: &Connection, job: JobId, mut tasks: Vec<TaskNo>, max_bytes: us
         }
     }
     Ok(rows)
+}
+
+fn find_keys(db: &Connection, job: JobId, mut keys: Vec<String>) -> Result<Vec<(String, TaskNo)>> {
+    keys.sort_unstable();
+    keys.dedup();
+    let mut find = db.prepare_cached(include_str!("queries/tasks/by_key.sql"))?;
+    let mut found = Vec::new();
+    for key in keys {
+        let task = find.query_row(params![job.0, key], |row| row.get(0)).optional()?;
+        found.extend(task.map(|task| (key, TaskNo(task))));
+    }
+    found.sort_unstable_by_key(|&(_, task)| task);
+    Ok(found)
 }
 
 fn last_attempts(db: &Connection, job: JobId, run: Run, mut tasks: Vec<TaskNo>) -> Result<Vec<SpentAttempt>> {

@@ -234,3 +234,20 @@ pub(super) async fn tasks_come_by_number_within_a_bound_of_bytes(store: AnyStore
     assert_eq!(read(&[99], usize::MAX).await, [0; 0]);
     assert_eq!(read(&[], usize::MAX).await, [0; 0]);
 }
+
+pub(super) async fn tasks_are_found_by_their_keys(store: AnyStore) {
+    let mut new = job("q");
+    new.tasks = vec![
+        task(Some("b"), "0"),
+        task(None, "1"),
+        task(Some("a"), "2"),
+        task(Some("1"), "3"),
+    ];
+    let (one, other) = (create(&store, &new).await, create(&store, &job("q")).await);
+    let keys: Vec<String> = ["a", "1", "missing", "b", "a", "A"].map(str::to_owned).into();
+    let found = store.tasks_by_key(one.id, &keys).await.unwrap();
+    let expected = [("b", 0), ("a", 2), ("1", 3)].map(|(key, task)| (key.to_owned(), TaskNo(task)));
+    assert_eq!(found, expected);
+    assert_eq!(store.tasks_by_key(other.id, &keys).await.unwrap(), []);
+    assert_eq!(store.tasks_by_key(one.id, &[]).await.unwrap(), []);
+}

@@ -367,3 +367,15 @@ fn a_newer_token_asks_for_a_rebuild_once_and_is_rejected_after_it() {
     }
     assert_eq!(bench.counts(), [0, 1, 0, 0, 0]);
 }
+
+#[test]
+fn a_replay_never_gives_another_incarnations_lease_of_the_same_number() {
+    let mut bench = Bench::new(1);
+    let lost = bench.grant("a", 1)[0];
+    bench.crash();
+    let first = bench.grant_as("b", 1, Some("r"))[0];
+    assert_eq!((first.task, first.seq), (lost.task, lost.seq));
+    assert_eq!(bench.release("b", &[first]), [true]);
+    assert!(bench.extend("a", &[lost])[0].is_some(), "adopted");
+    assert_eq!(bench.grant_as("b", 1, Some("r")), []);
+}

@@ -20,6 +20,7 @@ pub(super) const STAGES: u8 = 3;
 pub(super) struct Holding {
     pub(super) token: Lease,
     pub(super) worker: String,
+    pub(super) granted_at: UnixMs,
     pub(super) expires_at: UnixMs,
 }
 
@@ -199,10 +200,22 @@ impl Model {
             task.lease = Some(Holding {
                 token: *token,
                 worker: worker.into(),
+                granted_at: now,
                 expires_at,
             });
         }
         adoptable
+    }
+
+    /// Every lease of this holder's workers gets the time of a new one, but none more than twice that since it was granted.
+    pub(super) fn renew(&mut self, holder: &str, now: UnixMs) {
+        let time = i64::from(self.policy.lease_timeout_s) * 1_000;
+        for lease in self.tasks.iter_mut().filter_map(|task| task.lease.as_mut()) {
+            if lease.worker.split('@').next() == Some(holder) {
+                let renewed = now.plus_ms(time).min(lease.granted_at.plus_ms(2 * time));
+                lease.expires_at = lease.expires_at.max(renewed);
+            }
+        }
     }
 
     /// What one item must come to, and what it changes.

@@ -20,6 +20,8 @@ enum Pick {
     OtherJob(Index),
     NoSuchTask(Index),
     Newer(Index),
+    /// No token, but the name of a task: what the ledger makes of a success or a failure of it.
+    Named(Index, bool),
     Garbage,
 }
 
@@ -41,6 +43,8 @@ enum Op {
     /// An upload holds leases; none: it has not said who it is.
     Hold(u8, Option<u8>, Vec<Pick>),
     EndHold(u8),
+    /// A call on behalf of the worker's holder.
+    Renew(u8),
     Control(Control),
     Append(u32, Option<Index>),
     /// The batch in flight is committed; sometimes without some of its tasks.
@@ -67,6 +71,14 @@ fn pick() -> impl Strategy<Value = Pick> {
         1 => any::<Index>().prop_map(Pick::NoSuchTask),
         1 => any::<Index>().prop_map(Pick::Newer),
         1 => Just(Pick::Garbage),
+    ]
+}
+
+/// What a result may name its task by.
+fn reported() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        12 => pick(),
+        1 => (any::<Index>(), any::<bool>()).prop_map(|(index, succeeded)| Pick::Named(index, succeeded)),
     ]
 }
 
@@ -106,13 +118,14 @@ fn op() -> impl Strategy<Value = Op> {
     let picks = || prop::collection::vec(pick(), 0..4);
     prop_oneof![
         6 => (worker(), 0u32..6, prop::option::weighted(0.3, 0u8..3)).prop_map(|(w, n, id)| Op::Grant(w, n, id)),
-        12 => (worker(), prop::collection::vec((pick(), told()), 0..6), prop::option::weighted(0.2, 0u32..4))
+        12 => (worker(), prop::collection::vec((reported(), told()), 0..6), prop::option::weighted(0.2, 0u32..4))
             .prop_map(|(w, items, then)| Op::Report(w, items, then)),
         4 => (worker(), picks(), prop::option::of(0..STAGES + 1)).prop_map(|(w, p, stage)| Op::Extend(w, p, stage)),
         2 => (worker(), picks()).prop_map(|(w, picks)| Op::Release(w, picks)),
         1 => picks().prop_map(Op::Ungrant),
         3 => (0u8..3, prop::option::of(worker()), picks()).prop_map(|(hold, w, picks)| Op::Hold(hold, w, picks)),
         2 => (0u8..3).prop_map(Op::EndHold),
+        3 => worker().prop_map(Op::Renew),
         4 => control().prop_map(Op::Control),
         2 => (0u32..5, prop::option::weighted(0.3, any::<Index>())).prop_map(|(n, first)| Op::Append(n, first)),
         12 => prop::option::weighted(0.1, any::<Index>()).prop_map(Op::Settle),
@@ -122,6 +135,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Save),
         1 => (any::<bool>(), any::<bool>(), prop::bool::weighted(0.7)).prop_map(|(c, s, k)| Op::Crash(c, s, k)),
     ]
+}
+
+/// Three workers of two holders.
+fn name(worker: u8) -> String {
+    format!("h{}@{worker}", worker % 2)
 }
 
 #[derive(Debug, Clone)]
@@ -265,6 +283,7 @@ impl History {
                     hold: Hold(u64::from(hold)),
                 });
             }
+            Op::Renew(worker) => self.renew(worker),
             Op::Control(control) => {
                 let ticket = self.ask(Asked::Control(control));
                 self.tell(Command::Control { ticket, control });
@@ -323,7 +342,7 @@ impl History {
                 .get(holding.token.task)
                 .expect("the ledger knows the lease");
             assert!(held.is(&holding.token));
-            assert_eq!(held.expires_at, holding.expires_at);
+            assert_eq!(self.bench.ledger.leases.ends(held), holding.expires_at);
         }
     }
 
@@ -416,6 +435,7 @@ impl History {
             task.lease = Some(Holding {
                 token,
                 worker: worker.into(),
+                granted_at: self.bench.now,
                 expires_at,
             });
             self.tokens.push(token);
@@ -551,6 +571,20 @@ impl History {
                 epoch: Epoch(1_000),
                 ..token
             }),
+            Pick::Named(index, succeeded) => {
+                let task = TaskNo(index.index(self.model.tasks.len() + 1) as u32);
+                let token = self.bench.ledger.token_of(task, *succeeded, &name(0));
+                let held = self
+                    .model
+                    .holdings()
+                    .into_iter()
+                    .find(|holding| holding.token.task == task);
+                match held {
+                    Some(held) if held.worker.starts_with("h0@") => assert_eq!(token, held.token),
+                    _ => assert!(!self.tokens.contains(&token), "the token of another lease"),
+                }
+                Some(token)
+            }
             Pick::Garbage => None,
         }
     }
@@ -591,7 +625,7 @@ impl History {
     }
 
     fn grant(&mut self, worker: u8, most: u32, id: Option<u8>) {
-        let (worker, request_id) = (format!("w{worker}"), id.map(|id| format!("r{id}")));
+        let (worker, request_id) = (name(worker), id.map(|id| format!("r{id}")));
         let ticket = self.ask(Asked::Grant(worker.clone(), most, request_id.clone()));
         self.tell(Command::Grant(Grant {
             ticket,
@@ -602,7 +636,7 @@ impl History {
     }
 
     fn report(&mut self, worker: u8, items: Vec<(Pick, Told)>, then_lease: Option<u32>) {
-        let worker = format!("w{worker}");
+        let worker = name(worker);
         let items: Vec<Item> = items
             .iter()
             .map(|(pick, told)| Item {
@@ -645,7 +679,7 @@ impl History {
     }
 
     fn extend(&mut self, worker: u8, picks: Vec<Pick>, stage: Option<u8>) {
-        let worker = format!("w{worker}");
+        let worker = name(worker);
         let leases: Vec<Option<Lease>> = picks.iter().map(|pick| self.token(pick)).collect();
         let ticket = self.bench.ticket();
         let command = Command::Extend(Extend {
@@ -685,7 +719,7 @@ impl History {
     }
 
     fn release(&mut self, worker: u8, picks: Vec<Pick>) {
-        let worker = format!("w{worker}");
+        let worker = name(worker);
         let leases: Vec<Option<Lease>> = picks.iter().map(|pick| self.token(pick)).collect();
         let ticket = self.bench.ticket();
         let command = Command::Release {
@@ -747,6 +781,12 @@ impl History {
             worker: worker.as_deref().map(named),
             leases,
         });
+    }
+
+    fn renew(&mut self, worker: u8) {
+        let holder = format!("h{}", worker % 2);
+        self.model.renew(&holder, self.bench.now);
+        self.tell(Command::Renew { holder: named(&holder) });
     }
 
     fn append(&mut self, tasks: u32, first: Option<Index>) {

@@ -1,0 +1,236 @@
+//! The worker API that existing image-processing workers speak, under `/api/v2`.
+//!
+//! Owns: translating that protocol into the same calls that `/v1` makes, and back. Never: holds a state of its own, or decides a rule of a
+//! job. Invariant: a 200 for a result is written only after its commit, and a POST waits where its client, which never repeats one, would
+//! lose what it carries.
+
+pub mod jobs;
+pub mod list;
+pub mod projects;
+pub mod results;
+pub mod tasks;
+pub mod wire;
+
+mod identity;
+mod lenient;
+mod refusal;
+mod shown;
+mod told;
+
+pub use refusal::Refusal;
+
+use super::auth::Caller;
+use super::body::{self, Body, parse};
+use super::error::{ApiError, ApiResult};
+use super::state::AppState;
+use crate::coordinator::Coordinator;
+use crate::coordinator::api::CoordinatorError;
+use crate::domain::ids::JobId;
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
+use identity::Identity;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::future::{Ready, ready};
+use std::time::{Duration, Instant};
+
+/// Tag of these routes in the API document.
+pub const TAG: &str = "Antenna workers (v2)";
+const PREFIX: &str = "/api/v2";
+/// Between two tries of a call that waits.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Is this a path of this API?
+pub fn serves(path: &str) -> bool {
+    path.strip_prefix(PREFIX)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The ways in which a path may be written: its clients do not agree about the last slash, and a redirect would lose a POST.
+pub fn spellings(path: &'static str) -> Vec<&'static str> {
+    match path.strip_suffix('/') {
+        Some(bare) if serves(path) => vec![path, bare],
+        _ => vec![path],
+    }
+}
+
+/// One request, with everything that a handler needs of it.
+pub struct Call {
+    pub state: web::Data<AppState>,
+    pub caller: Caller,
+    pub req: HttpRequest,
+    payload: web::Payload,
+    /// What is left of the time for which this request may wait.
+    wait: Duration,
+}
+
+impl FromRequest for Call {
+    type Error = Refusal;
+    type Future = Ready<Result<Call, Refusal>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let state = req
+            .app_data::<web::Data<AppState>>()
+            .expect("configure adds it")
+            .clone();
+        let caller = Caller::extract(req).into_inner();
+        let payload = web::Payload::from_request(req, payload).into_inner();
+        let payload = payload.expect("a payload can always be taken");
+        let wait = Duration::from_millis(state.settings().antenna_post_wait_ms);
+        ready(caller.map_err(Refusal::from).map(|caller| Call {
+            state,
+            caller,
+            req: req.clone(),
+            payload,
+            wait,
+        }))
+    }
+}
+
+impl Call {
+    /// The job in the path.
+    fn job(&self) -> ApiResult<JobId> {
+        let id = self
+            .req
+            .match_info()
+            .get("id")
+            .and_then(|text| text.parse::<i64>().ok());
+        let good = id.filter(|id| (1..1 << 53).contains(id));
+        good.map(JobId).ok_or_else(|| ApiError::not_found("job"))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::of(&self.caller, &self.req)
+    }
+
+    /// The coordinator, whose calls to a job keep alive what this caller's token holds there.
+    fn coordinator(&self) -> Coordinator {
+        self.state.coordinator().renewing(self.identity().holder)
+    }
+
+    /// The same for a POST, which waits, and how long it may.
+    fn patient(&self) -> (Coordinator, Instant) {
+        let until = Instant::now() + self.wait;
+        (self.coordinator().patient(until), until)
+    }
+
+    /// The body, for one who reads it piece by piece; it can be taken once.
+    fn take_payload(&mut self) -> web::Payload {
+        let empty = web::Payload::from_request(&self.req, &mut dev::Payload::None).into_inner();
+        std::mem::replace(&mut self.payload, empty.expect("a payload can always be taken"))
+    }
+
+    /// May reading the body be tried again where the node had no room for it? Room for a plain body of known length is found before any of
+    /// it is read.
+    fn may_read_again(&self) -> bool {
+        let has = |name| self.req.headers().contains_key(name);
+        has(header::CONTENT_LENGTH) && !has(header::CONTENT_ENCODING)
+    }
+
+    /// Reads the whole body, once the node has room for it.
+    async fn read(&mut self, limit: usize) -> ApiResult<Body> {
+        body::require_json(&self.req)?;
+        let began = Instant::now();
+        loop {
+            let waited = began.elapsed();
+            let (state, settings) = (&self.state, self.state.settings());
+            match body::read(&self.req, &mut self.payload, limit, state.budget(), settings).await {
+                Err(error) if error.problem().code == "busy" && self.may_read_again() && waited + NAP < self.wait => {
+                    tokio::time::sleep(NAP).await;
+                }
+                answered => {
+                    self.wait = self.wait.saturating_sub(waited);
+                    return answered;
+                }
+            }
+        }
+    }
+
+    /// Reads a small JSON object; `first` names the member to speak of where it is none.
+    async fn object<T: DeserializeOwned>(&mut self, first: &'static str) -> ApiResult<T> {
+        let body = self.read(self.state.settings().small_body_max_bytes).await?;
+        object(&body.bytes, first)
+    }
+
+    /// Reads a body that may be absent.
+    async fn object_or_default<T: DeserializeOwned + Default>(&mut self) -> ApiResult<T> {
+        match body::has_body(&self.req) {
+            true => self.object("body").await,
+            false => Ok(T::default()),
+        }
+    }
+}
+
+/// Parses a JSON object; a list in its place is no object with its members in order.
+fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8], first: &'static str) -> ApiResult<T> {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => Err(ApiError::invalid(first, "a member of an object, not a bare list")),
+        _ => parse::json(bytes),
+    }
+}
+
+/// Tries again while the answer is "not now", as long as there is time.
+async fn patiently<T>(until: Instant, mut attempt: impl AsyncFnMut() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    loop {
+        match attempt().await {
+            Err(error) if error.is_not_now() && Instant::now() + NAP < until => tokio::time::sleep(NAP).await,
+            answered => return answered,
+        }
+    }
+}
+
+/// The coordinator's answer as this room's.
+fn answered<T>(answer: Result<T, CoordinatorError>) -> ApiResult<T> {
+    answer.map_err(ApiError::from)
+}
+
+fn json(mut response: actix_web::HttpResponseBuilder, value: &impl Serialize) -> Result<HttpResponse, Refusal> {
+    let text = super::extract::to_json(value)?;
+    Ok(response
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .body(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_of_each_path_are_served_and_no_others() {
+        assert_eq!(spellings("/api/v2/jobs/"), ["/api/v2/jobs/", "/api/v2/jobs"]);
+        assert_eq!(spellings("/v1/jobs"), ["/v1/jobs"]);
+        assert_eq!(spellings("/"), ["/"]);
+        assert!(serves("/api/v2/x") && !serves("/api/v20/x") && !serves("/v1/api/v2"));
+    }
+
+    #[test]
+    fn a_bare_list_is_no_object() {
+        #[derive(Debug, serde::Deserialize)]
+        struct One {
+            _a: u8,
+        }
+        let error = object::<One>(b" [1]", "_a").unwrap_err();
+        assert_eq!(error.problem().field.as_deref(), Some("_a"));
+        assert!(object::<One>(br#"{"_a":1,"b":2}"#, "_a").is_ok());
+    }
+
+    #[actix_web::test]
+    async fn only_not_now_is_tried_again_and_not_for_ever() {
+        let soon = || Instant::now() + 3 * NAP;
+        let mut tries = 0;
+        let answer = patiently(soon(), async || {
+            tries += 1;
+            if tries < 3 { Err(ApiError::busy("x")) } else { Ok(tries) }
+        });
+        assert_eq!(answer.await.unwrap(), 3);
+        let never: ApiResult<()> = patiently(soon(), async || Err(ApiError::store_unavailable())).await;
+        assert_eq!(never.unwrap_err().problem().status, 503);
+        let mut tries = 0;
+        let refused: ApiResult<()> = patiently(soon(), async || {
+            tries += 1;
+            Err(ApiError::not_found("job"))
+        })
+        .await;
+        assert_eq!((refused.unwrap_err().problem().status, tries), (404, 1));
+    }
+}

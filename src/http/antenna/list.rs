@@ -1,0 +1,253 @@
+//! Which jobs there are, and which have work.
+//!
+//! Owns: the filters. Never: serves a job: looking advances no rotation. Invariant: with `ids_only` exactly what could be leased is listed, in
+//! the order in which it would be served.
+
+use super::lenient::flag_of;
+use super::shown::job;
+use super::wire::{AntennaJobId, AntennaJobList, AntennaListed, AntennaLogs};
+use super::{Call, Refusal, answered, json};
+use crate::coordinator::api::ClaimableJob;
+use crate::domain::ids::JobId;
+use crate::domain::job::check_name;
+use crate::domain::state::{ALL, State};
+use crate::http::error::{ApiError, ApiResult};
+use crate::http::extract::Query;
+use crate::http::wire::Scope;
+use crate::store::JobFilter;
+use actix_web::{HttpRequest, HttpResponse};
+
+/// How jobs of this server reach their workers, and how others' may.
+const OURS: &str = "async_api";
+const OTHERS: [&str; 2] = ["sync_api", "internal"];
+
+/// What a list is asked for. Unknown parameters are ignored.
+#[derive(Debug, PartialEq, Eq)]
+struct Filter {
+    /// None: any.
+    slugs: Option<Vec<String>>,
+    ids_only: bool,
+    incomplete_only: bool,
+    /// The jobs asked for are none of this server's.
+    elsewhere: bool,
+    limit: Option<u32>,
+    before: Option<JobId>,
+}
+
+impl Filter {
+    fn of(req: &HttpRequest, most: u32, slugs_max: usize, name_bytes: usize) -> ApiResult<Filter> {
+        let mut query = Query::of(req)?;
+        let words = format!("from 1 to {most}");
+        let limit = query.parsed::<u32>("limit", &words)?;
+        if limit.is_some_and(|limit| !(1..=most).contains(&limit)) {
+            return Err(ApiError::invalid("limit", words));
+        }
+        let slugs = slugs(&mut query, slugs_max, name_bytes)?;
+        let mode = query.one("dispatch_mode")?.filter(|mode| !mode.is_empty());
+        let elsewhere = match mode.as_deref() {
+            None | Some(OURS) => false,
+            Some(mode) if OTHERS.contains(&mode) => true,
+            Some(_) => {
+                return Err(ApiError::invalid(
+                    "dispatch_mode",
+                    [OURS, OTHERS[0], OTHERS[1]].join(", "),
+                ));
+            }
+        };
+        Ok(Filter {
+            slugs,
+            ids_only: flag(&mut query, "ids_only")?,
+            incomplete_only: flag(&mut query, "incomplete_only")?,
+            elsewhere,
+            limit,
+            before: query.parsed("cursor", "that of a next page")?.map(JobId),
+        })
+    }
+
+    /// The queues to look into: those asked for that the caller may see, and without any those that this node serves.
+    fn queues(&self, call: &Call) -> Vec<String> {
+        let wanted = self
+            .slugs
+            .clone()
+            .unwrap_or_else(|| call.state.coordinator().served_queues());
+        wanted.into_iter().filter(|queue| call.caller.sees(queue)).collect()
+    }
+}
+
+fn slugs(query: &mut Query, most: usize, name_bytes: usize) -> ApiResult<Option<Vec<String>>> {
+    const SLUGS: &str = "pipeline__slug__in";
+    let mut slugs = query.all(SLUGS);
+    // The name older workers use.
+    slugs.extend(query.all("pipeline__slug"));
+    if slugs.len() > most {
+        return Err(ApiError::invalid(SLUGS, format!("at most {most} slugs")));
+    }
+    for slug in &slugs {
+        check_name(SLUGS, slug, name_bytes)?;
+    }
+    Ok((!slugs.is_empty()).then_some(slugs))
+}
+
+fn flag(query: &mut Query, name: &str) -> ApiResult<bool> {
+    let text = query.one(name)?.unwrap_or_default();
+    flag_of(&text).ok_or_else(|| ApiError::invalid(name, "1 or 0"))
+}
+
+impl Call {
+    fn filter(&self) -> ApiResult<Filter> {
+        let settings = self.state.settings();
+        let limits = self.state.limits();
+        Filter::of(
+            &self.req,
+            settings.list_max_items,
+            settings.batch_items_max,
+            limits.name_bytes,
+        )
+    }
+}
+
+/// The jobs that have work; a sign of life of the worker that asks.
+async fn claimable(call: &Call, filter: &Filter, limit: u32) -> ApiResult<Vec<AntennaJobId>> {
+    let queues = filter.queues(call);
+    let coordinator = call.state.coordinator();
+    if call.caller.may(Scope::Work) {
+        coordinator.note_asking(&call.identity().worker, &queues);
+    }
+    if filter.elsewhere {
+        return Ok(Vec::new());
+    }
+    let found = answered(coordinator.claimable_jobs(&queues, limit as usize).await)?;
+    let shown = |ClaimableJob { id, queue }| AntennaJobId {
+        id: id.0,
+        pipeline_slug: queue.to_string(),
+    };
+    Ok(found.into_iter().map(shown).collect())
+}
+
+/// `GET /api/v2/jobs/next/`
+pub async fn next(call: Call) -> Result<HttpResponse, Refusal> {
+    let found = claimable(&call, &call.filter()?, 1).await?;
+    match found.first() {
+        Some(job) => json(HttpResponse::Ok(), job),
+        None => Ok(HttpResponse::NoContent().finish()),
+    }
+}
+
+/// `GET /api/v2/jobs/`
+pub async fn list(call: Call) -> Result<HttpResponse, Refusal> {
+    let filter = call.filter()?;
+    let (results, next) = if filter.ids_only {
+        let found = claimable(&call, &filter, filter.limit.unwrap_or(1)).await?;
+        (found.into_iter().map(AntennaListed::Id).collect(), None)
+    } else {
+        whole(&call, &filter).await?
+    };
+    let answer = AntennaJobList {
+        count: results.len(),
+        next,
+        previous: None,
+        results,
+    };
+    json(HttpResponse::Ok(), &answer)
+}
+
+/// A page of jobs, newest first, and where the next one is.
+async fn whole(call: &Call, filter: &Filter) -> ApiResult<(Vec<AntennaListed>, Option<String>)> {
+    let limit = filter.limit.unwrap_or(call.state.settings().list_default_items);
+    if filter.elsewhere {
+        return Ok((Vec::new(), None));
+    }
+    let states = ALL
+        .into_iter()
+        .filter(|state| filter.incomplete_only && !state.is_final());
+    let queues = match &filter.slugs {
+        Some(_) => Some(filter.queues(call)),
+        None => call.caller.queues().map(<[String]>::to_vec),
+    };
+    let stored = JobFilter {
+        states: states.collect::<Vec<State>>(),
+        queues,
+        before: filter.before,
+        // One more, to know whether there is a next page.
+        limit: limit + 1,
+        ..JobFilter::default()
+    };
+    let mut views = answered(call.state.coordinator().list_jobs(&stored).await)?;
+    let more = views.len() > limit as usize;
+    views.truncate(limit as usize);
+    let last = views.last().filter(|_| more).map(|view| view.record.id);
+    let next = last.map(|last| next_page(&call.req, last));
+    let listed = |view| AntennaListed::Job(Box::new(job(view, AntennaLogs::default())));
+    Ok((views.into_iter().map(listed).collect(), next))
+}
+
+/// The address of this request with another cursor.
+fn next_page(req: &HttpRequest, last: JobId) -> String {
+    let connection = req.connection_info();
+    let pairs = req
+        .query_string()
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let cursor = format!("cursor={last}");
+    let query: Vec<&str> = pairs.chain([cursor.as_str()]).collect();
+    format!(
+        "{}://{}{}?{}",
+        connection.scheme(),
+        connection.host(),
+        req.path(),
+        query.join("&")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    fn read(query: &str) -> ApiResult<Filter> {
+        let req = TestRequest::get()
+            .uri(&format!("/api/v2/jobs?{query}"))
+            .to_http_request();
+        Filter::of(&req, 500, 3, 8)
+    }
+
+    #[test]
+    fn fm09_every_filter_is_typed_and_a_senseless_one_is_refused() {
+        let filter =
+            read("pipeline__slug__in=a,b&ids_only=1&incomplete_only=true&dispatch_mode=async_api&limit=7&x=y").unwrap();
+        assert_eq!(filter.slugs, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(
+            (filter.ids_only, filter.incomplete_only, filter.elsewhere),
+            (true, true, false)
+        );
+        assert_eq!((filter.limit, filter.before), (Some(7), None));
+        let filter = read("pipeline__slug=a&dispatch_mode=sync_api&cursor=9").unwrap();
+        assert_eq!(
+            (filter.slugs.unwrap().len(), filter.elsewhere, filter.before),
+            (1, true, Some(JobId(9)))
+        );
+        assert_eq!(read("").unwrap().slugs, None);
+        for (bad, field) in [
+            ("limit=0", "limit"),
+            ("limit=501", "limit"),
+            ("limit=x", "limit"),
+            ("ids_only=2", "ids_only"),
+            ("dispatch_mode=pigeon", "dispatch_mode"),
+            ("pipeline__slug__in=a,b,c,d", "pipeline__slug__in"),
+            ("pipeline__slug__in=toolonganame", "pipeline__slug__in"),
+        ] {
+            assert_eq!(read(bad).unwrap_err().problem().field.as_deref(), Some(field), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_next_page_keeps_the_filters() {
+        let req = TestRequest::get()
+            .uri("/api/v2/jobs/?limit=2&cursor=9&pipeline__slug=a%20b")
+            .to_http_request();
+        assert_eq!(
+            next_page(&req, JobId(5)),
+            "http://localhost:8080/api/v2/jobs/?limit=2&pipeline__slug=a%20b&cursor=5"
+        );
+    }
+}

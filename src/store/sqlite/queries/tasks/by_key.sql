@@ -1,0 +1,3 @@
+SELECT task
+FROM tasks
+WHERE job = ?1 AND key = ?2
