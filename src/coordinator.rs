@@ -5,25 +5,36 @@
 
 pub mod api;
 mod awaited;
+mod balance;
+mod beat;
 mod board;
 mod clock;
 mod committer;
 mod directory;
+mod hand_over;
 mod handle;
 mod job_actor;
 mod log_book;
 mod node;
 mod overview;
+mod owners;
+mod peers;
+mod place;
 mod polling;
 mod purger;
 mod queue_actor;
+mod scattered;
 mod shared;
 mod sightings;
 mod snapshotter;
+mod term;
 mod watching;
 
 pub use board::{Form, Rate, Seat, Sight, Update, Watch};
 pub use node::StartError;
+pub use owners::Neighbour;
+pub use peers::Peers;
+pub use place::{Asker, Place};
 pub use watching::Watched;
 
 use api::CoordinatorError;

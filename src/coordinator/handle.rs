@@ -7,6 +7,7 @@ use super::api::*;
 use super::awaited::Awaited;
 use super::directory::{JobHandle, Lane, Permit};
 use super::job_actor::{Answer, Ask, JobDeleted, Request, Undelivered, needs_actor};
+use super::place::{Asker, Place};
 use super::{Coordinator, Readiness, Result};
 use crate::domain::ids::{JobId, TaskNo, UnixMs};
 use crate::domain::job::{JobRecord, NewJob, NewTask};
@@ -15,7 +16,7 @@ use crate::domain::ledger::Item;
 use crate::domain::logs::{Entry, Level};
 use crate::domain::progress::{Progress, StageProgress, fraction};
 use crate::domain::state::State;
-use crate::store::{Created, Idempotency, JobFilter, LogFilter, LogRow, Store, StoreError};
+use crate::store::{ClusterSecret, Created, Idempotency, JobFilter, LogFilter, LogRow, Store, StoreError};
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,21 @@ const KEY_PAGE_BYTES: usize = 1 << 20;
 const LOG_NAP: Duration = Duration::from_secs(1);
 
 impl Coordinator {
+    /// What nodes of this store prove themselves with to each other.
+    pub fn cluster_secret(&self) -> Option<&ClusterSecret> {
+        self.shared.secret.get()
+    }
+
+    /// This process of the node.
+    pub fn incarnation(&self) -> &str {
+        &self.shared.identity.incarnation
+    }
+
+    /// Longest wait of a caller for the store.
+    pub fn store_wait(&self) -> Duration {
+        self.shared.settings.store_wait
+    }
+
     /// The store, for reads that need no actor (results, tokens).
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
@@ -66,10 +82,21 @@ impl Coordinator {
         let created = Entry::own(record.id, self.now(), Level::Info, words);
         self.shared.log_book.note(vec![created]);
         // The job is durable; whatever happens to its activation, it will be activated again.
-        match self.own_queue(&record.queue).await {
-            Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
-            Ok(_) => self.announce_stored(&record),
-            Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served here yet"),
+        match self.place_of_queue(&record.queue, Asker::Client).await {
+            Ok(Place::Here) => match self.own_queue(&record.queue).await {
+                Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
+                Ok(_) => self.announce_stored(&record),
+                Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served yet"),
+            },
+            Ok(Place::There(_)) => {
+                let woken = self
+                    .within_store_wait(self.wake_elsewhere(record.id, &record.queue))
+                    .await;
+                if let Err(error) = woken.and_then(|woken| woken) {
+                    tracing::warn!(job = %record.id, %error, "the new job's owner could not be told; it will find out");
+                }
+            }
+            Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served yet"),
         }
         Ok((self.stored_view(record), true))
     }
@@ -97,7 +124,9 @@ impl Coordinator {
             return self.live_view(&handle).await;
         }
         let record = self.record(job).await?;
-        if record.state.is_active() && !self.shared.is_draining() {
+        // Of a job that another node owns only its row is known here; who wants more asks there.
+        let is_ours = self.shows_queue(&record.queue, false);
+        if needs_actor(record.state, record.start_at) && !self.shared.is_draining() && is_ours {
             let handle = self.handle(job).await?;
             return self.live_view(&handle).await;
         }
@@ -291,6 +320,8 @@ impl Coordinator {
         if let Some(handle) = self.shared.directory.job(job) {
             let leases = leases.iter().filter_map(|text| Lease::decode(text).ok()).collect();
             handle.addr.do_send(Undelivered(leases));
+        } else if self.shared.is_store_shared() {
+            self.give_back_elsewhere(job, leases);
         }
     }
 
@@ -423,7 +454,11 @@ impl Coordinator {
             stages: stages.collect(),
         };
         let owned = record.state != State::Pending && record.state.is_active();
-        let node = owned.then(|| self.shared.identity.node.clone());
+        let node = match owned {
+            true if self.shared.is_store_shared() => self.node_of(&record.queue),
+            true => Some(self.shared.identity.node.clone()),
+            false => None,
+        };
         JobView {
             record,
             progress,

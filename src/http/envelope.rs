@@ -3,7 +3,7 @@
 //! Owns: `X-Request-Id` and the request metrics. Never: looks into a body. Invariant: every answer carries the id its log lines carry.
 
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage};
@@ -51,6 +51,11 @@ impl RootSpanBuilder for RequestSpan {
         span.record("status", status.as_u16());
         tracing::debug!(parent: &span, "answered");
     }
+}
+
+/// The id of the request with these extensions.
+pub fn request_id(extensions: &Extensions) -> Option<HeaderValue> {
+    extensions.get::<CorrelationId>().map(|CorrelationId(id)| id.clone())
 }
 
 /// The client's own id, if it is short and printable.

@@ -27,6 +27,8 @@ mod http_facts;
 mod http_reads;
 mod lifecycle;
 mod naive_writer;
+mod nodes_any;
+mod nodes_cluster;
 mod page_access;
 mod page_live;
 mod page_report;
