@@ -19,6 +19,7 @@ pub mod hop;
 pub mod jobs;
 pub mod leases;
 pub mod logs;
+pub mod nodes;
 pub mod openapi;
 pub mod pages;
 pub mod probes;

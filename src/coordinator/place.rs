@@ -159,8 +159,18 @@ impl Coordinator {
         self.shared.owners.neighbours(&self.shared.identity.node)
     }
 
+    /// Is it still the process that it was?
+    pub fn is_there(&self, neighbour: &Neighbour) -> bool {
+        self.shared.owners.neighbour(&neighbour.node).as_ref() == Some(neighbour)
+    }
+
     /// A living node by its name; none if it is this one, or unknown.
-    pub fn neighbour(&self, node: &str) -> Option<Neighbour> {
+    pub async fn find_neighbour(&self, node: &str) -> Result<Option<Neighbour>> {
+        self.shared.owners.look(&self.shared, Instant::now()).await?;
+        Ok(self.neighbour(node))
+    }
+
+    fn neighbour(&self, node: &str) -> Option<Neighbour> {
         self.shared
             .owners
             .neighbour(node)

@@ -67,10 +67,16 @@ impl Coordinator {
         }
     }
 
-    /// The newest jobs that match, each with its present.
-    pub async fn watch_listed(&self, filter: &JobFilter, rate: Rate) -> Result<Vec<Watched>> {
+    /// Of the newest jobs that match those in queues that `shows` lets through, each with its present.
+    pub async fn watch_listed(
+        &self,
+        filter: &JobFilter,
+        rate: Rate,
+        shows: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Watched>> {
         self.refuse_when_draining()?;
-        let records = self.within_store_wait(self.shared.store.list_jobs(filter)).await??;
+        let mut records = self.within_store_wait(self.shared.store.list_jobs(filter)).await??;
+        records.retain(|record| shows(&record.queue));
         join_all(records.into_iter().map(|record| self.watch_record(record, rate)))
             .await
             .into_iter()

@@ -1,4 +1,4 @@
-//! Workers, queues, nodes, grouped failures, and why a job is not done.
+//! Workers, queues, grouped failures, and why a job is not done.
 //!
 //! Owns: what of them a caller may see. Never: changes anything. Invariant: workers and queues outside the caller's queues do not appear.
 
@@ -62,20 +62,6 @@ pub async fn queues(state: web::Data<AppState>, caller: Caller, req: HttpRequest
         gathered::queues(&mut items, gathered::from_others(&state, &caller, "/v1/queues").await);
     }
     ok_json(&wire::QueueList { items })
-}
-
-/// `GET /v1/nodes`
-pub async fn nodes(state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let found = state.coordinator().nodes().await?;
-    let shown = found.into_iter().map(|row| wire::Node {
-        node: row.node,
-        incarnation: row.incarnation,
-        address: row.address,
-        alive: row.alive,
-        started_at: row.started_at.into(),
-        seen_at: row.seen_at.into(),
-    });
-    ok_json(&wire::NodeList { items: shown.collect() })
 }
 
 /// `GET /v1/jobs/{id}/explain`

@@ -29,6 +29,8 @@ mod lifecycle;
 mod naive_writer;
 mod nodes_any;
 mod nodes_cluster;
+mod nodes_drain;
+mod nodes_fail;
 mod page_access;
 mod page_live;
 mod page_report;
