@@ -159,6 +159,14 @@ impl Coordinator {
         self.shared.owners.neighbours(&self.shared.identity.node)
     }
 
+    /// Finds out who lives and who owns what by now.
+    pub async fn look_around(&self) -> Result<()> {
+        match self.shared.is_store_shared() {
+            true => self.shared.owners.look(&self.shared, Instant::now()).await,
+            false => Ok(()),
+        }
+    }
+
     /// Is it still the process that it was?
     pub fn is_there(&self, neighbour: &Neighbour) -> bool {
         self.shared.owners.neighbour(&neighbour.node).as_ref() == Some(neighbour)

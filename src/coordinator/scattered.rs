@@ -45,7 +45,7 @@ impl Coordinator {
         let mut is_first = true;
         loop {
             self.shared.check_term()?;
-            let owned = self.owners_of(&call.queues).await?;
+            let owned = self.owners_of(&call.queues, is_first).await?;
             let wait = deadline.saturating_duration_since(Instant::now());
             let said = if owned.there.is_empty() && owned.unserved.is_none() {
                 self.lease_here(LeaseAny { wait, ..call.clone() }).await
@@ -67,12 +67,23 @@ impl Coordinator {
     }
 
     /// Sorts queues by owner. One with work that nobody owns gets one.
-    async fn owners_of(&self, queues: &[String]) -> Result<Owned> {
+    async fn owners_of(&self, queues: &[String], is_first: bool) -> Result<Owned> {
         let shared = &self.shared;
         let us = shared.identity.node.as_str();
         let mut owned = Owned::default();
-        if queues.iter().any(|queue| shared.directory.queue(queue).is_none()) {
-            shared.owners.look_if_older(shared, FRESH).await?;
+        let mut elsewhere = queues
+            .iter()
+            .filter(|queue| shared.directory.queue(queue).is_none())
+            .peekable();
+        if elsewhere.peek().is_some() {
+            // A queue may have got its first job, through another node, just before this call.
+            let serves = |queue: &String| matches!(shared.owners.owner(queue, us), Owner::Other(_));
+            let age = if is_first && !elsewhere.all(serves) {
+                Duration::ZERO
+            } else {
+                FRESH
+            };
+            shared.owners.look_if_older(shared, age).await?;
         }
         for queue in queues {
             if shared.directory.queue(queue).is_some() {

@@ -77,10 +77,10 @@ impl Coordinator {
         self.refuse_when_draining()?;
         let mut records = self.within_store_wait(self.shared.store.list_jobs(filter)).await??;
         records.retain(|record| shows(&record.queue));
-        join_all(records.into_iter().map(|record| self.watch_record(record, rate)))
-            .await
-            .into_iter()
-            .collect()
+        let watched = join_all(records.into_iter().map(|record| self.watch_record(record, rate))).await;
+        // A job that has moved since is shown by its new owner.
+        let stays = |watched: &Result<Watched>| !matches!(watched, Err(CoordinatorError::NotOwner));
+        watched.into_iter().filter(stays).collect()
     }
 
     async fn watch_record(&self, record: JobRecord, rate: Rate) -> Result<Watched> {

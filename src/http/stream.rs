@@ -81,6 +81,7 @@ pub async fn jobs(
     let most = state.settings().stream_jobs_max;
     // Each node shows what it owns; the one that was asked also what nobody owns.
     let is_hop = is_hop(&req);
+    state.coordinator().look_around().await?;
     // Looked up before they are joined: one that comes meanwhile is a change.
     let nodes = match is_hop {
         true => Vec::new(),
