@@ -311,3 +311,40 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::Sqlite;
+
+    fn shared(path: &std::path::Path) -> Shared {
+        let store = Arc::new(Sqlite::open(path).expect("a new file opens"));
+        let settings = Settings::default();
+        let identity = NodeIdentity {
+            node: "n".into(),
+            incarnation: "1".into(),
+            lease_s: settings.node_lease_s,
+            address: String::new(),
+        };
+        Shared::new(store, settings, identity, UnixMs(1_000_000))
+    }
+
+    #[test]
+    fn fm47_a_heartbeat_that_stalls_turns_readiness_false_until_it_beats_again() {
+        let path = std::env::temp_dir().join(format!("tk-stalled-{:016x}.db", rand::random::<u64>()));
+        let shared = shared(&path);
+        shared.set_started();
+        shared.beat();
+        assert!(shared.readiness().ready, "{:?}", shared.readiness());
+        // No beat for a while, though the store answers and nothing else is amiss.
+        let stalled_ms = STALLED_AFTER_LEASES * i64::from(shared.settings.node_lease_s) * 1000 + 1;
+        shared.clock.anchor(UnixMs(shared.clock.now().0 + stalled_ms));
+        assert_eq!(shared.readiness().reasons, ["timers_stalled"]);
+        shared.beat();
+        assert!(shared.readiness().ready);
+        drop(shared);
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+        }
+    }
+}

@@ -158,6 +158,8 @@ impl Load {
                 Heard::Answer(200, json) => return json,
                 Heard::Answer(status, json) => panic!("{path}: {status} {json}"),
                 Heard::NotNow(code) => code,
+                // Nobody listens while a node restarts; a load balancer would ask another one.
+                Heard::Nothing(why) if why.contains("ConnectionRefused") => "no connection".into(),
                 Heard::Nothing(_) => "no answer".into(),
             };
             *self.record.lock().unwrap().unheard.entry(why.clone()).or_default() += 1;

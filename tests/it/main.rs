@@ -31,6 +31,7 @@ mod nodes_any;
 mod nodes_cluster;
 mod nodes_drain;
 mod nodes_fail;
+mod nodes_trust;
 mod page_access;
 mod page_live;
 mod page_report;
