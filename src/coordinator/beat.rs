@@ -43,6 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, threads: Weak<Threads>) {
             threads,
         };
         nap = match beat(&coordinator, &mut memory).await {
+            Ok(()) if shared.lets_others_come_back() => RETRY.min(interval),
             Ok(()) => interval.min(soonest_end(&shared)),
             Err(StoreError::Fenced(why)) => {
                 tracing::error!(%why, "another incarnation of this node has started; this one ends");
@@ -91,7 +92,7 @@ async fn beat(coordinator: &Coordinator, memory: &mut Memory) -> Result<(), Stor
         if has_lapsed {
             tracing::warn!("the lease is renewed after a lapse; what nobody took meanwhile is served again");
             shared.term.renewed(sent);
-            shared.recovered.notify_one();
+            shared.note_renewal();
         }
         memory.beats += 1;
         if !shared.is_draining() && shared.is_started() {
@@ -119,6 +120,9 @@ fn tend(coordinator: &Coordinator, census: &Census, memory: &mut Memory) {
     let us = shared.identity.node.as_str();
     let mut plan = balance::plan(census, us, memory.had_surplus);
     memory.had_surplus = balance::has_surplus(census, us);
+    if shared.lets_others_come_back() {
+        plan.take.clear();
+    }
     let mine = census.queues.iter().filter(|queue| queue.node.as_deref() == Some(us));
     // Left by an older incarnation, or by an answer that was lost.
     plan.take.extend(

@@ -34,6 +34,10 @@ impl Coordinator {
         self.shared.secret.get()
     }
 
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
     /// This process of the node.
     pub fn incarnation(&self) -> &str {
         &self.shared.identity.incarnation

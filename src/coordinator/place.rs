@@ -85,6 +85,9 @@ impl Coordinator {
                     Asker::Client | Asker::Again(_) => Ok(Place::There(other)),
                 };
             }
+            if shared.lets_others_come_back() && !matches!(shared.owners.owner(queue, us), Owner::Us) {
+                return Err(CoordinatorError::NotOwner);
+            }
             if let Some(other) = self.taker(asker) {
                 return Ok(Place::There(other));
             }

@@ -20,12 +20,15 @@ use actix::Recipient;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 
 /// Jobs loaded at the same time; more would only queue in the store.
 const LOADS_AT_ONCE: usize = 8;
 /// Workers whose last grant is remembered.
 const WORKERS_REMEMBERED: usize = 65_536;
+/// After an outage that everybody had, the others get so long to come back before anything is taken from them.
+const OTHERS_COME_BACK: Duration = Duration::from_secs(1);
 /// A heartbeat loop that was not heard for this many leases has stalled.
 const STALLED_AFTER_LEASES: i64 = 2;
 
@@ -79,6 +82,8 @@ pub(super) struct Shared {
     deposed: AtomicBool,
     store_up: AtomicBool,
     last_beat_ms: AtomicU64,
+    /// When the lease was renewed after a lapse.
+    renewed_at: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -128,6 +133,7 @@ impl Shared {
             deposed: AtomicBool::new(false),
             store_up: AtomicBool::new(true),
             last_beat_ms: AtomicU64::new(now.0.max(0) as u64),
+            renewed_at: Mutex::default(),
         }
     }
 
@@ -163,6 +169,18 @@ impl Shared {
             true => Ok(()),
             false => Err(CoordinatorError::StoreUnavailable),
         }
+    }
+
+    /// The lease holds again after a lapse: leases of tasks get back the time it took.
+    pub(super) fn note_renewal(&self) {
+        *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.recovered.notify_one();
+    }
+
+    /// Has everybody's lease lapsed a moment ago, as ours has? Then an owner that looks dead is likely to come back.
+    pub(super) fn lets_others_come_back(&self) -> bool {
+        let renewed_at = *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed_at.is_some_and(|at| at.elapsed() < OTHERS_COME_BACK)
     }
 
     pub(super) fn abandon(&self, queue: QueueId) {

@@ -4,7 +4,7 @@
 //! own, and short leases, so that a take-over is waited for and not slept through.
 
 use crate::app::Place;
-use crate::process::{Body, Client, Heard, Launch, Process, until};
+use crate::process::{Client, Launch, Process, until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -19,7 +19,11 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) async fn start(names: &[&str]) -> Nodes {
-        let first = Launch::new(Place::postgres().await).set("NODE_LEASE_S", LEASE_S);
+        Nodes::start_on(Place::postgres().await, names).await
+    }
+
+    pub(crate) async fn start_on(place: Place, names: &[&str]) -> Nodes {
+        let first = Launch::new(place).set("NODE_LEASE_S", LEASE_S);
         Nodes::launch(names.iter().map(|name| first.sibling(name)).collect()).await
     }
 
@@ -113,13 +117,4 @@ pub(crate) async fn report(client: &Client, job: i64, worker: &str, tasks: &Valu
     items
         .map(|item| item["disposition"].as_str().expect("text").to_owned())
         .collect()
-}
-
-/// One call that must be answered with 503 or not at all.
-pub(crate) async fn refused(client: &Client, method: &str, path: &str, body: &Body) -> String {
-    match client.call(method, path, body).await {
-        Heard::NotNow(code) => code,
-        Heard::Nothing(_) => "no answer".into(),
-        Heard::Answer(status, json) => panic!("{method} {path}: {status} {json}"),
-    }
 }

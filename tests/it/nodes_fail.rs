@@ -4,6 +4,8 @@
 //! Invariant: what was acknowledged is there, once, whoever serves it.
 #![allow(clippy::print_stderr, reason = "the figures of a run are worth reading")]
 
+use crate::app::Place;
+use crate::cluster::Cluster;
 use crate::crash_load::{Running, seed};
 use crate::nodes_cluster::{LEASE_S, Nodes, lease, report};
 use crate::process::{Body, Client, GLANCE, Heard, until};
@@ -193,6 +195,61 @@ async fn fm37_killed_nodes_under_load_lose_and_double_nothing() {
         let pause = load.record.lock().unwrap().longest_pause;
         eprintln!("seed={seed} kills=3 longest pause {pause:?} {line}");
         load.check_rows(&nodes.launches[0]).await;
+    }
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_longer_than_every_lease_costs_no_lease_and_no_attempt() {
+    let cluster = Cluster::start();
+    let place = Place::Postgres(cluster.fresh_database().await);
+    let nodes = Nodes::start_on(place, &["a", "b"]).await;
+    let placed = one_queue_each(&nodes, 20).await;
+    let mut held = Vec::new();
+    for (owner, queue, job) in &placed {
+        let granted = lease(&nodes.client(1 - owner), "w", &[queue], 8, 0.0).await;
+        held.push((*job, queue, granted["tasks"].clone()));
+    }
+    // It answers nothing, and closes nothing: nobody can renew.
+    cluster.freeze();
+    for node in 0..2 {
+        let client = nodes.client(node);
+        until("the lease lapses", async || {
+            // Not by `call`, which asks for JSON that says why.
+            match client.call("GET", "/readyz", &Body::None).await {
+                Heard::NotNow(_) => Some(()),
+                _ => None,
+            }
+        })
+        .await;
+        let path = format!("/v1/jobs/{}", held[0].0);
+        // From memory it could be answered; but another node may be the owner by now.
+        let lapsed = until("reads are refused", async || {
+            match client.call("GET", &path, &Body::None).await {
+                Heard::NotNow(code) => Some(code),
+                Heard::Answer(200, _) => None,
+                other => panic!("{other:?}"),
+            }
+        })
+        .await;
+        assert!(
+            ["store_unavailable", "not_owner"].contains(&lapsed.as_str()),
+            "{lapsed}"
+        );
+    }
+    cluster.thaw();
+    for (job, queue, tasks) in &held {
+        let client = nodes.client(0);
+        let rest = lease(&client, "w2", &[queue], 100, 20.0).await;
+        assert_eq!(
+            rest["tasks"].as_array().map(Vec::len),
+            Some(12),
+            "what is leased stays leased: {rest}"
+        );
+        assert_eq!(report(&client, *job, "w", tasks).await, ["counted"; 8]);
+        assert_eq!(report(&client, *job, "w2", &rest["tasks"]).await, ["counted"; 12]);
+        let attempts = format!("SELECT count(*) FROM attempts WHERE job = {job}");
+        assert_eq!(nodes.launches[0].count(&attempts).await, 0);
     }
     nodes.stop().await;
 }
