@@ -206,6 +206,8 @@ pub struct ResultRow {
     pub counters: Option<String>,
     pub worker: String,
     pub at: UnixMs,
+    /// From the grant of the deciding lease to `at`, where it is known.
+    pub took_ms: Option<u32>,
 }
 
 /// Which results to read.

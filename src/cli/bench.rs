@@ -53,6 +53,9 @@ pub(crate) struct BenchArgs {
     /// Measure each case once more with so many WebSockets watching the job
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
     subscribers: u32,
+    /// Of the subscribers, so many never read what they are sent
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2000))]
+    stalled: u32,
     /// Measure tallykeeper alone
     #[arg(long)]
     no_baselines: bool,
@@ -129,12 +132,14 @@ async fn measure(
                 tasks: args.tasks.unwrap_or_else(|| case.default_tasks()),
                 result_bytes: args.result_bytes as usize,
                 subscribers: 0,
+                stalled: 0,
             };
             let run = load.run(node).await.with_context(|| format!("case {}", case.name()))?;
             report.add(case.name(), round, "tallykeeper", run);
             if args.subscribers > 0 {
                 let watched = Load {
                     subscribers: args.subscribers,
+                    stalled: args.stalled.min(args.subscribers),
                     ..load
                 };
                 let run = watched.run(node).await.context("with subscribers")?;

@@ -40,6 +40,8 @@ pub struct OutcomeRow {
     pub counters: Option<Box<str>>,
     pub worker: Arc<str>,
     pub at: UnixMs,
+    /// From the grant of the deciding lease to `at`; none if its grant is not known here (a late result, a lease of a crashed node).
+    pub took_ms: Option<u32>,
 }
 
 /// Why an attempt was spent.

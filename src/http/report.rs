@@ -4,6 +4,7 @@
 //! and its results. Invariant: what a user wrote is printed escaped, and the file runs no script.
 
 mod chart;
+mod durations;
 mod page;
 mod summary;
 

@@ -167,6 +167,7 @@ pub struct ResultView<'a> {
     counters: BTreeMap<String, i64>,
     worker: &'a str,
     committed_at: Timestamp,
+    took_ms: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
 }
@@ -188,6 +189,7 @@ pub fn result(row: &ResultRow) -> ResultView<'_> {
             .unwrap_or_default(),
         worker: &row.worker,
         committed_at: row.at.into(),
+        took_ms: row.took_ms,
         late: row.late,
     }
 }
@@ -251,11 +253,12 @@ mod tests {
             counters: Some(r#"{"n":2}"#.into()),
             worker: "w".into(),
             at: UnixMs(0),
+            took_ms: Some(12),
         };
         let text = serde_json::to_string(&result(&row)).unwrap();
         let read: wire::ResultOut = serde_json::from_str(&text).unwrap();
         assert_eq!(read.result.as_ref().unwrap().get(), "[1 ]");
-        assert_eq!(read.counters["n"], 2);
+        assert_eq!((read.counters["n"], read.took_ms), (2, Some(12)));
         assert!(!text.contains("error") && !text.contains("late"));
         row.verdict = Verdict::Failed;
         row.error = Some("boom".into());

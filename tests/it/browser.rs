@@ -103,6 +103,13 @@ impl Browser {
             .await
     }
 
+    /// From here on the page is told that its reader likes it dark.
+    pub(crate) async fn prefer_dark(&self) {
+        let features = json!([{"name": "prefers-color-scheme", "value": "dark"}]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features}))
+            .await;
+    }
+
     pub(crate) async fn go(&self, url: &str) {
         self.post("/url", json!({"url": url})).await;
     }

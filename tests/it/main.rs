@@ -33,6 +33,7 @@ mod nodes_drain;
 mod nodes_fail;
 mod nodes_trust;
 mod page_access;
+mod page_facts;
 mod page_live;
 mod page_report;
 mod postgres_crash;

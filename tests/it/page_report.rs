@@ -43,9 +43,17 @@ async fn a_report_tells_the_tally_and_runs_nothing() {
             .header("content-security-policy")
             .starts_with("default-src 'none'")
     );
-    for told in ["1,188", "out of memory", "partially succeeded", "Failures by error"] {
+    for told in [
+        "1,188",
+        "out of memory",
+        "partially succeeded",
+        "Failures by error",
+        "Durations",
+        "Half of them took up to",
+    ] {
         assert!(report.text.contains(told), "{told} is missing");
     }
+    assert!(!report.text.contains("not on record when their work began"));
     // All results were read, so there is nothing to be sorry for.
     assert!(!report.text.contains("read while the tally stood"));
     for banned in ["<script", "<img", "http://", "https://", "url(", " on"] {
@@ -68,6 +76,8 @@ async fn a_report_tells_the_tally_and_runs_nothing() {
     assert_eq!(page.js(cells).await, json!([EVIL, "out of memory"]));
     let fills = "return getComputedStyle(document.querySelector('rect.succeeded')).fill";
     assert_ne!(page.js(fills).await, "rgb(0, 0, 0)", "the styles are in force");
+    let drawn = "const box = document.querySelector('svg.durations path.succeeded').getBBox(); return box.width > 0 && box.height > 0";
+    assert_eq!(page.js(drawn).await, true, "durations are drawn");
     page.expect_no_sideways_scroll().await;
     page.picture("report-1280").await;
     page.expect_quiet_console().await;

@@ -32,6 +32,8 @@ pub(super) struct Load {
     pub(super) result_bytes: usize,
     /// WebSockets that watch the job meanwhile.
     pub(super) subscribers: u32,
+    /// Of these, so many never read.
+    pub(super) stalled: u32,
 }
 
 #[derive(Deserialize)]
@@ -94,7 +96,7 @@ impl Load {
                 seen: Seen::default(),
             });
         }
-        let watching = Subscribers::connect(&url, token, job, self.subscribers).await?;
+        let watching = Subscribers::connect(&url, token, job, self.subscribers, self.stalled).await?;
         let (case, batch) = (self.case, self.batch);
         let started = Instant::now();
         let tasks = workers.into_iter().map(|worker| tokio::spawn(worker.work(case, batch)));

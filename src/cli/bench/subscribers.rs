@@ -15,11 +15,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Begins the final message's JSON; no other message holds it.
 const FINAL: &[u8] = b"\"type\":\"final\"";
 
-pub(super) struct Subscribers(JoinSet<Result<()>>);
+pub(super) struct Subscribers {
+    readers: JoinSet<Result<()>>,
+    /// Open, and never read from: what they are sent stays in the kernel's buffers, then with the node.
+    _stalled: Vec<TcpStream>,
+}
 
 impl Subscribers {
-    /// Opens so many WebSockets on the job's progress.
-    pub(super) async fn connect(url: &str, token: Option<&str>, job: i64, count: u32) -> Result<Subscribers> {
+    /// Opens so many WebSockets on the job's progress, of which the first `stalled` are never read from.
+    pub(super) async fn connect(
+        url: &str,
+        token: Option<&str>,
+        job: i64,
+        count: u32,
+        stalled: u32,
+    ) -> Result<Subscribers> {
         let host = url.strip_prefix("http://").context("the address begins with http://")?;
         let authorization = token
             .map(|token| format!("Authorization: Bearer {token}\r\n"))
@@ -29,7 +39,8 @@ impl Subscribers {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         let mut readers = JoinSet::new();
-        for _ in 0..count {
+        let mut silent = Vec::new();
+        for number in 0..count {
             let mut socket = TcpStream::connect(host).await?;
             socket.write_all(request.as_bytes()).await?;
             let mut head = [0; 12];
@@ -39,14 +50,21 @@ impl Subscribers {
                 "a stream was refused: {}",
                 String::from_utf8_lossy(&head)
             );
-            readers.spawn(read_to_final(socket));
+            if number < stalled {
+                silent.push(socket);
+            } else {
+                readers.spawn(read_to_final(socket));
+            }
         }
-        Ok(Subscribers(readers))
+        Ok(Subscribers {
+            readers,
+            _stalled: silent,
+        })
     }
 
-    /// Waits until each has heard the final message.
+    /// Waits until each that reads has heard the final message.
     pub(super) async fn check(mut self) -> Result<()> {
-        while let Some(heard) = timeout(PATIENCE, self.0.join_next())
+        while let Some(heard) = timeout(PATIENCE, self.readers.join_next())
             .await
             .context("a subscriber heard no final message")?
         {

@@ -241,6 +241,7 @@ impl Ledger {
             entry.row = Some(rows.outcomes.len());
             batch.newly_decided += 1;
             let error = error.unwrap_or_else(|| "the lease expired".into());
+            let took_ms = self.leases.get(task).and_then(|held| held.age_ms(now));
             let seq = self.next_seq();
             entry.seq = seq;
             rows.outcomes.push(OutcomeRow {
@@ -254,6 +255,7 @@ impl Ledger {
                 counters: None,
                 worker: worker.clone(),
                 at: now,
+                took_ms,
             });
         }
         exhausted

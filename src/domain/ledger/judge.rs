@@ -172,6 +172,11 @@ impl Ledger {
         Disposition::Late
     }
 
+    /// How long the reporting worker held the task; none if this is not its current lease.
+    fn took_ms(&self, lease: &Lease, now: UnixMs) -> Option<u32> {
+        self.leases.get(lease.task).filter(|held| held.is(lease))?.age_ms(now)
+    }
+
     #[allow(clippy::too_many_arguments, reason = "each argument is a column of the row")]
     fn outcome_row(
         &mut self,
@@ -194,6 +199,7 @@ impl Ledger {
             counters: counters_text(counters),
             worker: worker.clone(),
             at: now,
+            took_ms: self.took_ms(&lease, now),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Held {
     pub(super) seq: LeaseSeq,
     pub(super) worker: Arc<str>,
     pub(super) granted_at: UnixMs,
+    /// Its grant is not on record: it was taken up from its token, at `granted_at`.
+    pub(super) adopted: bool,
     pub(super) expires_at: UnixMs,
     /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
     pub(super) claims: u32,
@@ -37,6 +39,12 @@ impl Held {
     /// Is this the lease the token names?
     pub(super) fn is(&self, token: &Lease) -> bool {
         self.epoch == token.epoch && self.seq == token.seq && self.attempt == token.attempt
+    }
+
+    /// Time since the grant, if that is on record, as far as an `integer` column holds it.
+    pub(super) fn age_ms(&self, now: UnixMs) -> Option<u32> {
+        let age_ms = (now.0 - self.granted_at.0).clamp(0, i64::from(i32::MAX));
+        (!self.adopted).then_some(age_ms as u32)
     }
 }
 

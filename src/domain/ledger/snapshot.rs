@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// First byte of every snapshot this version writes.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const CHECKSUM_BYTES: usize = 8;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +55,7 @@ pub(super) struct SavedLease {
     /// Place in `workers`.
     worker: u32,
     granted_at: UnixMs,
+    adopted: bool,
     expires_at: UnixMs,
 }
 
@@ -76,6 +77,7 @@ impl Ledger {
                 seq: held.seq,
                 worker,
                 granted_at: held.granted_at,
+                adopted: held.adopted,
                 expires_at: held.expires_at,
             });
         }
@@ -165,6 +167,7 @@ impl Saved {
                 seq: lease.seq,
                 worker: self.workers.get(lease.worker as usize)?.clone(),
                 granted_at: lease.granted_at,
+                adopted: lease.adopted,
                 expires_at: lease.expires_at,
                 claims: 0,
                 note: None,

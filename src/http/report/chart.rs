@@ -2,6 +2,7 @@
 //!
 //! Owns: their geometry. Never: prints text of a user. Invariant: a picture's numbers stand in words beside it.
 
+use super::durations::Bars;
 use super::summary::{Bucket, Timeline};
 use crate::domain::ids::UnixMs;
 use maud::{Markup, html};
@@ -76,6 +77,29 @@ fn steps(buckets: &[Bucket], step: f64, height: impl Fn(Bucket) -> f64) -> Strin
     path
 }
 
+/// Tasks by how long they took.
+pub(super) fn durations(bars: &Bars) -> Markup {
+    let most = bars.bars.iter().map(|bar| bar.sum()).max().unwrap_or(1).max(1);
+    let scale = (HEIGHT - 2.0) / f64::from(most);
+    let step = WIDTH / bars.bars.len() as f64;
+    let succeeded = steps(&bars.bars, step, |bar| f64::from(bar.succeeded) * scale);
+    let all = steps(&bars.bars, step, |bar| f64::from(bar.sum()) * scale);
+    html! {
+        div class="chart" {
+            div class="most" { (grouped(u64::from(most))) " tasks" }
+            svg class="durations" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img"
+                aria-label=(format!("Tasks by how long they took; the highest bar stands for {}", grouped(u64::from(most)))) {
+                line class="grid" x1="0" x2=(WIDTH) y1="0.5" y2="0.5" {}
+                line class="grid" x1="0" x2=(WIDTH) y1=(HEIGHT / 2.0) y2=(HEIGHT / 2.0) {}
+                path class="failed" d=(all) {}
+                path class="succeeded" d=(succeeded) {}
+                line class="base" x1="0" x2=(WIDTH) y1=(HEIGHT - 0.5) y2=(HEIGHT - 0.5) {}
+            }
+            div class="axis" { span { (duration(bars.from_ms as i64)) } span { (duration(bars.to_ms.ceil() as i64)) } }
+        }
+    }
+}
+
 /// Tasks by the attempt that decided them, as bars.
 pub(super) fn attempts(counts: &[(u32, u32)]) -> Markup {
     let most = counts.iter().map(|&(_, tasks)| tasks).max().unwrap_or(1).max(1);
@@ -130,6 +154,7 @@ pub(super) fn rate(per_s: f64) -> String {
 pub(super) fn duration(ms: i64) -> String {
     let s = ms.max(0) / 1_000;
     match s {
+        _ if (1..1_000).contains(&ms) => format!("{ms} ms"),
         _ if ms < 10_000 && ms % 1_000 != 0 => format!("{:.1} s", ms.max(0) as f64 / 1_000.0),
         0..60 => format!("{s} s"),
         60..3_600 => format!("{} min {:02} s", s / 60, s % 60),

@@ -32,6 +32,7 @@ pub(super) fn html(view: &JobView, summary: &Summary, now: UnixMs) -> Markup {
                 (tally(view))
                 (times(view, now))
                 section { h2 { "Throughput" } (chart::throughput(&summary.timeline)) }
+                (durations(summary))
                 (attempts(summary))
                 (errors(summary))
                 (workers(summary))
@@ -87,6 +88,28 @@ fn times(view: &JobView, now: UnixMs) -> Markup {
                 (entry("finished", job.finished_at.map(moment)))
                 (entry("took", took_ms.map(duration)))
                 (entry("mean rate", mean.map(rate)))
+            }
+        }
+    }
+}
+
+fn durations(summary: &Summary) -> Markup {
+    html! {
+        @if let Some(bars) = summary.durations.bars() {
+            section {
+                h2 { "Durations" }
+                (chart::durations(&bars))
+                p class="quiet" {
+                    "Tasks by the time from the lease that decided them to its commit; each step is longer than the last by the same ratio."
+                    @for (share, words) in [(0.5, "Half of them"), (0.9, "90 %"), (0.99, "99 %")] {
+                        @if let Some(ms) = summary.durations.quantile_ms(share) {
+                            " " (words) " took up to " (duration(ms.ceil() as i64)) "."
+                        }
+                    }
+                    @if summary.durations.unknown > 0 {
+                        " Of " (grouped(u64::from(summary.durations.unknown))) " tasks it is not on record when their work began."
+                    }
+                }
             }
         }
     }
@@ -234,10 +257,6 @@ fn footer(view: &JobView, summary: &Summary, now: UnixMs) -> Markup {
             }
             @if summary.late > 0 {
                 p { (grouped(u64::from(summary.late))) " results came after the end; they are kept and counted nowhere." }
-            }
-            p {
-                "When a result was committed is on record, when work on its task began is not; so there are no durations of single \
-                 tasks here."
             }
         }
     }

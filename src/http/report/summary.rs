@@ -3,6 +3,7 @@
 //! Owns: the sums and their bounds. Never: keeps a result. Invariant: memory is bounded whatever the job holds; what does not fit
 //! is counted as "others", never dropped.
 
+use super::durations::Durations;
 use crate::domain::ids::{Run, TaskNo, UnixMs};
 use crate::domain::rows::Verdict;
 use crate::store::ResultRow;
@@ -26,7 +27,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    fn count(&mut self, verdict: Verdict) {
+    pub(super) fn count(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Succeeded => self.succeeded += 1,
             Verdict::Failed => self.failed += 1,
@@ -35,6 +36,15 @@ impl Bucket {
 
     pub(super) fn sum(self) -> u32 {
         self.succeeded + self.failed
+    }
+}
+
+impl<'a> std::iter::Sum<&'a Bucket> for Bucket {
+    fn sum<I: Iterator<Item = &'a Bucket>>(buckets: I) -> Bucket {
+        buckets.fold(Bucket::default(), |sum, bucket| Bucket {
+            succeeded: sum.succeeded + bucket.succeeded,
+            failed: sum.failed + bucket.failed,
+        })
     }
 }
 
@@ -123,6 +133,7 @@ pub(super) struct Summary {
     /// Came after the end: kept, uncounted.
     pub(super) late: u32,
     pub(super) timeline: Timeline,
+    pub(super) durations: Durations,
     /// Decided tasks by the attempt that decided them.
     pub(super) attempts: BTreeMap<u32, u32>,
     errors: HashMap<String, ErrorGroup>,
@@ -141,6 +152,7 @@ impl Summary {
         self.decided.count(row.verdict);
         self.from_earlier_runs += u32::from(row.run < run);
         self.timeline.add(row.at, row.verdict);
+        self.durations.add(row.took_ms, row.verdict);
         *self.attempts.entry(row.attempt).or_default() += 1;
         if row.verdict == Verdict::Failed {
             self.add_error(row.error.as_deref().unwrap_or(""), row.task);
@@ -212,6 +224,7 @@ pub(super) mod tests {
             counters: None,
             worker: "w".into(),
             at: UnixMs(at),
+            took_ms: None,
         }
     }
 

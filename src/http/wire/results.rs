@@ -109,6 +109,9 @@ pub struct ResultOut {
     pub counters: BTreeMap<String, i64>,
     pub worker: String,
     pub committed_at: Timestamp,
+    /// Milliseconds from the grant of the deciding lease to the commit; null where the grant is not known.
+    #[serde(default)]
+    pub took_ms: Option<u32>,
     /// Came after the job was final: kept, uncounted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub late: bool,

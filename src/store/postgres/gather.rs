@@ -23,6 +23,7 @@ pub(super) struct OutcomeColumns<'a> {
     counters: Vec<Option<&'a str>>,
     worker: Vec<&'a str>,
     at: Vec<i64>,
+    took_ms: Vec<Option<i32>>,
 }
 
 impl<'a> OutcomeColumns<'a> {
@@ -43,6 +44,8 @@ impl<'a> OutcomeColumns<'a> {
             columns.counters.push(row.counters.as_deref());
             columns.worker.push(&row.worker);
             columns.at.push(row.at.0);
+            let took_ms = row.took_ms.map(|ms| narrow("took_ms", ms));
+            columns.took_ms.push(took_ms.transpose()?);
         }
         Ok(columns)
     }
@@ -56,7 +59,7 @@ impl<'a> OutcomeColumns<'a> {
         &self.job
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 11] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 12] {
         [
             &self.job,
             &self.run,
@@ -69,6 +72,7 @@ impl<'a> OutcomeColumns<'a> {
             &self.counters,
             &self.worker,
             &self.at,
+            &self.took_ms,
         ]
     }
 }

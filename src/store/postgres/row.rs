@@ -154,6 +154,7 @@ pub(super) fn result(row: &Row) -> Result<ResultRow> {
         counters: get(row, "counters")?,
         worker: get(row, "worker")?,
         at: time(row, "at")?,
+        took_ms: get::<Option<i32>>(row, "took_ms")?.map(i32::unsigned_abs),
     })
 }
 

@@ -162,6 +162,7 @@ impl<'tx> Rows<'tx> {
             row.counters,
             row.error,
             row.result,
+            row.took_ms,
         ])?;
         Ok(())
     }

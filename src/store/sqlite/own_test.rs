@@ -55,6 +55,7 @@ fn success(task: u32, seq: i64) -> OutcomeRow {
         counters: None,
         worker: "w".into(),
         at: AT,
+        took_ms: None,
     }
 }
 

@@ -69,7 +69,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, key.
+/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, took_ms, key.
 fn from_row(row: &Row<'_>) -> Result<ResultRow> {
     Ok(ResultRow {
         task: TaskNo(row.get(0)?),
@@ -82,6 +82,7 @@ fn from_row(row: &Row<'_>) -> Result<ResultRow> {
         counters: row.get(7)?,
         error: row.get(8)?,
         result: row.get(9)?,
-        key: row.get(10)?,
+        took_ms: row.get(10)?,
+        key: row.get(11)?,
     })
 }

@@ -119,6 +119,7 @@ pub(crate) fn outcome(task: u32, seq: i64, verdict: Verdict) -> OutcomeRow {
         counters: succeeded.then(|| format!(r#"{{"n":{seq}}}"#).into()),
         worker: "worker".into(),
         at: THEN.plus_ms(seq),
+        took_ms: succeeded.then_some(seq as u32 * 10),
     }
 }
 

@@ -161,4 +161,5 @@ pub(super) async fn a_result_carries_everything_that_was_stored(store: AnyStore)
     assert_eq!(read.result.as_deref(), row.result.as_deref());
     assert_eq!((read.error, read.counters.as_deref()), (None, row.counters.as_deref()));
     assert_eq!((read.worker.as_str(), read.at), ("wörker", row.at));
+    assert_eq!(read.took_ms, row.took_ms);
 }

@@ -117,6 +117,23 @@ fn fm13_fm34_exhausted_attempts_decide_the_task_at_once() {
 }
 
 #[test]
+fn an_outcome_says_how_long_its_lease_was_held() {
+    let mut bench = Bench::with(4, |record| record.policy.max_attempts = 1);
+    let leases = bench.grant("w", 4);
+    bench.pass(1_234);
+    bench.report(vec![success(&leases[0]), fatal(&leases[1])]);
+    let lease = bench.extend("w", &leases[2..3]);
+    assert!(lease[0].is_some(), "extending begins nothing anew");
+    bench.pass(766);
+    bench.report(vec![success(&leases[2])]);
+    // Its grant was forgotten with the process.
+    bench.crash();
+    bench.report(vec![success(&leases[3])]);
+    let took: Vec<Option<u32>> = bench.durable.outcomes.values().map(|row| row.took_ms).collect();
+    assert_eq!(took, [Some(1_234), Some(1_234), Some(2_000), None]);
+}
+
+#[test]
 fn backoff_doubles_with_every_attempt() {
     let mut bench = Bench::with(1, |record| record.policy.max_attempts = 4);
     for wait_s in [1, 2, 4] {

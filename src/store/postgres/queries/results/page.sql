@@ -3,7 +3,7 @@
 WITH counted AS (
     SELECT c.* FROM generate_series($2::integer, $3::integer) AS r (run)
     CROSS JOIN LATERAL (
-        SELECT o.run, o.task, o.succeeded, false AS late, o.attempt, o.result, o.error, o.counters, o.worker, o.at
+        SELECT o.run, o.task, o.succeeded, false AS late, o.attempt, o.result, o.error, o.counters, o.worker, o.at, o.took_ms
         FROM outcomes o
         WHERE o.job = $1::bigint AND o.run = r.run AND o.task > $5::integer
           AND ($4::boolean IS NULL OR o.succeeded = $4)
@@ -16,7 +16,7 @@ WITH counted AS (
         ORDER BY o.task LIMIT $6::bigint
     ) c
 ), uncounted AS (
-    SELECT l.run, l.task, l.succeeded, true AS late, l.attempt, l.result, l.error, l.counters, l.worker, l.at
+    SELECT l.run, l.task, l.succeeded, true AS late, l.attempt, l.result, l.error, l.counters, l.worker, l.at, l.took_ms
     FROM late l
     WHERE l.job = $1 AND l.run = $3 AND l.task > $5
       AND ($4 IS NULL OR l.succeeded = $4)
@@ -36,7 +36,7 @@ WITH counted AS (
                    - coalesce(octet_length(result), 0) AS bytes_before
     FROM page
 )
-SELECT m.run, m.task, t.key, m.succeeded, m.late, m.attempt, m.result, m.error, m.counters, m.worker, m.at
+SELECT m.run, m.task, t.key, m.succeeded, m.late, m.attempt, m.result, m.error, m.counters, m.worker, m.at, m.took_ms
 -- Laterally, so that each key is one look-up: where the statistics do not know the job yet, a plain join reads all its tasks per row.
 FROM measured m LEFT JOIN LATERAL (SELECT key FROM tasks WHERE job = $1 AND task = m.task LIMIT 1) t ON true
 WHERE m.bytes_before <= $7::bigint

@@ -1,5 +1,5 @@
-INSERT INTO outcomes (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+INSERT INTO outcomes (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result, took_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
 ON CONFLICT (job, task, run) DO UPDATE SET
     seq = excluded.seq,
     succeeded = excluded.succeeded,
@@ -8,5 +8,6 @@ ON CONFLICT (job, task, run) DO UPDATE SET
     worker = excluded.worker,
     counters = excluded.counters,
     error = excluded.error,
-    result = excluded.result
+    result = excluded.result,
+    took_ms = excluded.took_ms
 WHERE NOT succeeded AND excluded.succeeded
