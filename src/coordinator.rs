@@ -10,6 +10,7 @@ mod beat;
 mod board;
 mod clock;
 mod committer;
+mod creating;
 mod directory;
 mod hand_over;
 mod handle;

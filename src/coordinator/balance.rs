@@ -117,7 +117,7 @@ mod tests {
                 for start in [all_on_one, nobody] {
                     let (_, counts) = rest(census(names, &start));
                     assert_eq!(counts.values().sum::<usize>(), queues, "each has an owner: {counts:?}");
-                    assert!(counts.get("").is_none());
+                    assert!(!counts.contains_key(""));
                     let most = counts.values().max().copied().unwrap_or(0);
                     assert!(
                         most <= queues.div_ceil(nodes),

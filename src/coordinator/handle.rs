@@ -7,16 +7,15 @@ use super::api::*;
 use super::awaited::Awaited;
 use super::directory::{JobHandle, Lane, Permit};
 use super::job_actor::{Answer, Ask, JobDeleted, Request, Undelivered, needs_actor};
-use super::place::{Asker, Place};
 use super::{Coordinator, Readiness, Result};
 use crate::domain::ids::{JobId, TaskNo, UnixMs};
-use crate::domain::job::{JobRecord, NewJob, NewTask};
+use crate::domain::job::{JobRecord, NewTask};
 use crate::domain::lease::Lease;
 use crate::domain::ledger::Item;
-use crate::domain::logs::{Entry, Level};
+use crate::domain::logs::Entry;
 use crate::domain::progress::{Progress, StageProgress, fraction};
 use crate::domain::state::State;
-use crate::store::{ClusterSecret, Created, Idempotency, JobFilter, LogFilter, LogRow, Store, StoreError};
+use crate::store::{ClusterSecret, JobFilter, LogFilter, LogRow, Store, StoreError};
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -65,44 +64,6 @@ impl Coordinator {
 
     pub fn readiness(&self) -> Readiness {
         self.shared.readiness()
-    }
-
-    /// Creates a job; the flag says whether it is new (false: the idempotency key named an existing one).
-    pub async fn create_job(&self, job: NewJob, key: Option<Idempotency>) -> Result<(JobView, bool)> {
-        self.refuse_when_draining()?;
-        let creating = self.shared.store.create_job(&job, key.as_ref());
-        let (record, is_new) = match self.within_store_wait(creating).await?? {
-            Created::New(record) => (record, true),
-            Created::Existing(record) => (record, false),
-            Created::Mismatch => return Err(CoordinatorError::IdempotencyMismatch),
-        };
-        self.shared
-            .directory
-            .note_queue_of(record.id, Arc::from(record.queue.as_str()));
-        if !is_new {
-            return Ok((self.job(record.id).await?, false));
-        }
-        let words = format!("created {} with {} tasks", record.state, record.tally.total);
-        let created = Entry::own(record.id, self.now(), Level::Info, words);
-        self.shared.log_book.note(vec![created]);
-        // The job is durable; whatever happens to its activation, it will be activated again.
-        match self.place_of_queue(&record.queue, Asker::Client).await {
-            Ok(Place::Here) => match self.own_queue(&record.queue).await {
-                Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
-                Ok(_) => self.announce_stored(&record),
-                Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served yet"),
-            },
-            Ok(Place::There(_)) => {
-                let woken = self
-                    .within_store_wait(self.wake_elsewhere(record.id, &record.queue))
-                    .await;
-                if let Err(error) = woken.and_then(|woken| woken) {
-                    tracing::warn!(job = %record.id, %error, "the new job's owner could not be told; it will find out");
-                }
-            }
-            Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served yet"),
-        }
-        Ok((self.stored_view(record), true))
     }
 
     /// The queue of a job, from memory where possible.

@@ -215,33 +215,6 @@ impl Coordinator {
         }
     }
 
-    /// Jobs that another node's client created, by way of which this node must know.
-    pub(super) async fn wake_elsewhere(&self, job: JobId, queue: &str) -> Result<()> {
-        let Some(peers) = self.shared.peers() else {
-            return Err(CoordinatorError::NotOwner);
-        };
-        let mut place = self.place_of_queue(queue, Asker::Client).await?;
-        for _ in 0..2 {
-            let Place::There(other) = &place else { break };
-            match peers.wake(self, other, job).await {
-                Err(CoordinatorError::NotOwner) => {
-                    let other = other.clone();
-                    place = self.place_of_queue(queue, Asker::Again(&other)).await?;
-                }
-                woken => return woken,
-            }
-        }
-        match place {
-            Place::Here => self.activate_here(job, queue).await,
-            Place::There(_) => Err(CoordinatorError::NotOwner),
-        }
-    }
-
-    async fn activate_here(&self, job: JobId, queue: &str) -> Result<()> {
-        let queue = self.own_queue(queue).await?;
-        self.activate(&queue, job).await.map(drop)
-    }
-
     /// Sets how other nodes are spoken to; once.
     pub fn speak_through(&self, peers: Arc<dyn super::Peers>) {
         self.shared.set_peers(peers);

@@ -3,9 +3,13 @@
 //! Owns: the [`Rotation`], the parked polls, the job actors of the queue. Never: looks into a job. Invariant: a parked poll is passed on as
 //! soon as a job of the queue has work, and is answered at most once.
 
+mod poll;
+
+pub(super) use poll::Poll;
+
 use super::api::{CoordinatorError, Granted};
-use super::directory::{HeadRank, JobHandle, Permit};
-use super::job_actor::{Answer, JobActor, Load, Replier, Serve, StopJob};
+use super::directory::{HeadRank, JobHandle};
+use super::job_actor::{Answer, JobActor, Load, Serve, StopJob};
 use super::shared::Shared;
 use crate::domain::ids::{Epoch, JobId, QueueId};
 use crate::domain::job::Fence;
@@ -19,61 +23,6 @@ use std::time::Duration;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-
-/// A worker that waits for work of any job; it may wait in several queues at once.
-#[derive(Clone)]
-pub(super) struct Poll {
-    pub(super) worker: Arc<str>,
-    pub(super) max_tasks: u32,
-    pub(super) request_id: Option<String>,
-    reply: Arc<Mutex<Option<Replier>>>,
-    _permit: Arc<Permit>,
-    /// Jobs that were asked in this round, and which of their offers that was.
-    tried: Vec<(JobId, u64)>,
-    /// Whether it may stay when there is nothing; else it is told so once that is certain.
-    may_park: bool,
-    /// Its place among the parked.
-    since: Option<u64>,
-}
-
-impl Poll {
-    pub(super) fn new(
-        worker: Arc<str>,
-        max_tasks: u32,
-        request_id: Option<String>,
-        reply: Replier,
-        permit: Arc<Permit>,
-        may_park: bool,
-    ) -> Poll {
-        let reply = Arc::new(Mutex::new(Some(reply)));
-        Poll {
-            worker,
-            max_tasks,
-            request_id,
-            reply,
-            _permit: permit,
-            tried: Vec::new(),
-            may_park,
-            since: None,
-        }
-    }
-
-    /// Does its caller still wait?
-    fn is_waiting(&self) -> bool {
-        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
-        reply.as_ref().is_some_and(|reply| !reply.is_closed())
-    }
-
-    pub(super) fn answer(&self, answer: Result<Answer, CoordinatorError>) {
-        self.try_answer(answer);
-    }
-
-    /// Answers unless somebody else did, or the caller is gone.
-    pub(super) fn try_answer(&self, answer: Result<Answer, CoordinatorError>) -> bool {
-        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
-        reply.is_some_and(|reply| reply.send(answer).is_ok())
-    }
-}
 
 /// A caller polls this queue.
 #[derive(Message)]

@@ -180,7 +180,7 @@ impl Coordinator {
         let mut waiting: FuturesUnordered<BoxFuture<'static, Said>> = FuturesUnordered::new();
         let here = (!owned.here.is_empty()).then(|| self.ask_owner(call, owned, None, wait, false));
         // Apart from the others: dropped, it gives back by itself what it was granted.
-        let mut here = here.map_or_else(|| std::future::pending().boxed(), |asking| asking);
+        let mut here = here.unwrap_or_else(|| std::future::pending().boxed());
         let mut here_left = !owned.here.is_empty();
         for owner in 0..owned.there.len() {
             waiting.push(self.ask_owner(call, owned, Some(owner), wait, false));

@@ -9,8 +9,11 @@ use crate::http::wire::StreamMessage;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+/// Jobs that a source has shown, and whether further ones match; none before it has listed.
+type Shown = Option<(usize, bool)>;
+
 #[derive(Clone)]
-pub(super) struct Listed(Rc<RefCell<Vec<Option<(usize, bool)>>>>);
+pub(super) struct Listed(Rc<RefCell<Vec<Shown>>>);
 
 impl Listed {
     pub(super) fn of(sources: usize) -> Listed {
