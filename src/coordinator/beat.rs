@@ -148,7 +148,10 @@ fn tend(coordinator: &Coordinator, census: &Census, memory: &mut Memory) {
 
 async fn carry_out(coordinator: &Coordinator, plan: Plan, sweeps: bool) -> Result<(), CoordinatorError> {
     let shared = &coordinator.shared;
-    coordinator.release_abandoned().await?;
+    {
+        let _no_take_over_meanwhile = shared.taking.lock().await;
+        coordinator.release_abandoned().await?;
+    }
     for queue in plan.take {
         if coordinator.take_queue(&queue).await?.is_some() {
             tracing::info!(%queue, "queue taken");

@@ -145,7 +145,7 @@ impl Coordinator {
         Ok(Some(handle))
     }
 
-    /// Gives up in the store what was given up here without the store.
+    /// Gives up in the store what was given up here without the store. The caller holds `taking`: what was taken again must not be meant.
     pub(super) async fn release_abandoned(&self) -> Result<()> {
         for queue in self.shared.abandoned() {
             self.shared

@@ -241,6 +241,8 @@ impl QueueActor {
     /// Nothing more is served here. Parked callers are told where that was decided.
     fn stop(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.is_leaving, true) {
+            // Should the row be ours after all, writes of this epoch may be under way: it is not served again under the same one.
+            self.shared.abandon(self.fence.queue);
             self.shared.directory.leave_queue(&self.name);
         }
         self.jobs.values().for_each(|job| job.addr.do_send(StopJob));

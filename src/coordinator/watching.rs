@@ -3,7 +3,7 @@
 //! Owns: joining the board before looking at the job. Never: sends a message anywhere. Invariant: between the first update a reader sees
 //! and the next ones nothing is missed, whether the job has an actor, gets one meanwhile, or loses it.
 
-use super::api::CoordinatorError;
+use super::api::{CoordinatorError, JobView};
 use super::board::{Rate, Seat, Update, Watch};
 use super::directory::Lane;
 use super::handle::mismatched;
@@ -11,6 +11,7 @@ use super::job_actor::{Answer, Request, needs_actor};
 use super::{Coordinator, Result};
 use crate::domain::ids::JobId;
 use crate::domain::job::JobRecord;
+use crate::domain::state::State;
 use crate::store::JobFilter;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -107,6 +108,13 @@ impl Coordinator {
     /// Turns true when every stream has to end: the node hands over what it owns.
     pub fn streams_closed(&self) -> slot::Receiver<bool> {
         self.shared.board.closed()
+    }
+
+    /// Makes a job known that waits to be started, and has no actor to do it.
+    pub fn announce_pending(&self, view: &JobView) {
+        if view.record.state == State::Pending && self.shared.board.has_listeners() {
+            self.shared.board.announce(&Update::new(view.clone()));
+        }
     }
 
     /// Makes a new job known that has no actor to do it.

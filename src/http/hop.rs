@@ -37,8 +37,10 @@ type Signature = Hmac<Sha256>;
 pub enum Refusal {
     /// Not made by a node of this store, or not for this request.
     Forged,
-    /// Used before, or too old.
+    /// Used before.
     Replayed,
+    /// Made at another time, by the store's clock as this process knows it.
+    Stale,
     /// Meant for another process: the sender does not know yet who is here now.
     Misdirected,
 }
@@ -112,7 +114,7 @@ impl Hops {
             return Err(Refusal::Misdirected);
         }
         if (now.0 - at).abs() > SKEW_MS {
-            return Err(Refusal::Replayed);
+            return Err(Refusal::Stale);
         }
         self.use_up(from, number, now.0)
             .then_some(caller)
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(b.check(&proof, "GET", "/", NOW), Err(Refusal::Misdirected));
         let proof = a.sign("b", "GET", "/", "", NOW).unwrap();
         let later = UnixMs(NOW.0 + SKEW_MS + 1);
-        assert_eq!(b.check(&proof, "GET", "/", later), Err(Refusal::Replayed));
+        assert_eq!(b.check(&proof, "GET", "/", later), Err(Refusal::Stale));
         let swapped = proof.replacen(";;", ";t2;", 1);
         for bad in ["", ";", "1;a;b;1;1000000;;00", "x", swapped.as_str()] {
             assert_eq!(b.check(bad, "GET", "/", NOW), Err(Refusal::Forged), "{bad}");

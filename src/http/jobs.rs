@@ -192,8 +192,17 @@ fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32
 }
 
 /// `GET /v1/jobs/{id}`
-pub async fn get(state: web::Data<AppState>, caller: Caller, path: JobPath) -> ApiResult<HttpResponse> {
+pub async fn get(
+    state: web::Data<AppState>,
+    caller: Caller,
+    path: JobPath,
+    req: HttpRequest,
+) -> ApiResult<HttpResponse> {
     let view = state.coordinator().job(path.0).await?;
+    if is_hop(&req) {
+        // Created through another node, it may be news to those who watch here.
+        state.coordinator().announce_pending(&view);
+    }
     if !caller.sees(&view.record.queue) {
         return Err(ApiError::not_found("job"));
     }

@@ -90,7 +90,7 @@ async fn a_proof_between_nodes_is_good_once_for_its_request_and_its_caller() {
     let swapped = sign(&path, &limited).replace(&limited, "*");
     assert_eq!(ask(&path, Some(&swapped)).await.0, 403, "another caller");
     let old = us.sign(&to, "GET", &path, "*", UnixMs(now.0 - 60_000)).unwrap();
-    assert_eq!(ask(&path, Some(&old)).await.0, 403, "too old");
+    assert_eq!(ask(&path, Some(&old)).await.0, 503, "too old");
     let (status, problem) = ask(&path, Some(&us.sign("someone else", "GET", &path, "*", now).unwrap())).await;
     assert_eq!((status, &problem["code"]), (503, &json!("not_owner")));
     // The proof says for whom; that caller's rights are looked up here.

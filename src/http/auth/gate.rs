@@ -79,7 +79,8 @@ async fn admit_hop(state: &AppState, req: &ServiceRequest, proof: &str) -> ApiRe
     match hops.check(proof, req.method().as_str(), target, state.now()) {
         Ok(NODE) => Ok(Caller::local()),
         Ok(id) => state.tokens().caller(id, state.now(), state.is_loopback_only()).await,
-        Err(Refusal::Misdirected) => Err(CoordinatorError::NotOwner.into()),
+        // Honest, as far as one can tell: whoever sent it looks again, and its caller may come back.
+        Err(Refusal::Misdirected | Refusal::Stale) => Err(CoordinatorError::NotOwner.into()),
         Err(refusal) => {
             tracing::warn!(?refusal, "a proof of another node was refused");
             Err(ApiError::forbidden("not a request of a node of this store"))
