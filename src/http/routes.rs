@@ -94,7 +94,7 @@ pub static ROUTES: &[Entry] = &[
     entry!(GET "/v1/queues" Needs(Read), "Queues and who serves them", [], None => 200 Some("QueueList"), fleet::queues),
     entry!(GET "/v1/nodes" Needs(Read), "Server processes", [], None => 200 Some("NodeList"), nodes::list),
     entry!(POST "/v1/nodes/{node}/drain" Needs(Admin), "Ask a node to give up its queues and to end", [],
-        None => 202 Some("Draining"), nodes::drain),
+        Some("Empty") => 202 Some("Draining"), nodes::drain),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),
