@@ -23,12 +23,13 @@ const FRESH: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_millis(100);
 
 /// Who has to be asked.
-#[derive(Default)]
 struct Owned {
     here: Vec<String>,
     there: Vec<(Neighbour, Vec<String>)>,
     /// Queues with work that nobody could be found for just now.
     unserved: Option<CoordinatorError>,
+    /// Every queue has an owner.
+    is_whole: bool,
 }
 
 /// What one owner said; none: ourselves.
@@ -45,12 +46,15 @@ impl Coordinator {
         let mut is_first = true;
         loop {
             self.shared.check_term()?;
+            let is_first = std::mem::replace(&mut is_first, false);
             let owned = self.owners_of(&call.queues, is_first).await?;
             let wait = deadline.saturating_duration_since(Instant::now());
             let said = if owned.there.is_empty() && owned.unserved.is_none() {
+                // A queue that has no work yet may get some through any node.
+                let wait = if owned.is_whole { wait } else { wait.min(SLICE) };
                 self.lease_here(LeaseAny { wait, ..call.clone() }).await
             } else {
-                self.ask_owners(&call, owned, wait, std::mem::take(&mut is_first)).await
+                self.ask_owners(&call, owned, wait, is_first).await
             };
             match said {
                 Ok(granted) if !granted.tasks.is_empty() => return Ok(granted),
@@ -70,7 +74,12 @@ impl Coordinator {
     async fn owners_of(&self, queues: &[String], is_first: bool) -> Result<Owned> {
         let shared = &self.shared;
         let us = shared.identity.node.as_str();
-        let mut owned = Owned::default();
+        let mut owned = Owned {
+            here: Vec::new(),
+            there: Vec::new(),
+            unserved: None,
+            is_whole: true,
+        };
         let mut elsewhere = queues
             .iter()
             .filter(|queue| shared.directory.queue(queue).is_none())
@@ -94,7 +103,10 @@ impl Coordinator {
                 Owner::Other(other) => Ok(Place::There(other)),
                 Owner::Us | Owner::Nobody { busy: true } => self.place_of_queue(queue, Asker::Client).await,
                 // Without work there is nothing to ask for.
-                Owner::Nobody { busy: false } | Owner::Unknown => continue,
+                Owner::Nobody { busy: false } | Owner::Unknown => {
+                    owned.is_whole = false;
+                    continue;
+                }
             };
             match place {
                 Ok(Place::Here) => owned.here.push(queue.clone()),

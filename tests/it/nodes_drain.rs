@@ -3,9 +3,11 @@
 //! Owns: what clients see of them. Never: kills one. Invariant: leases survive, no task is leased twice, and every 503 may be repeated.
 #![allow(clippy::print_stderr, reason = "the figures of a run are worth reading")]
 
+use crate::app::Place;
+use crate::cluster::Cluster;
 use crate::crash_load::{Running, seed};
 use crate::nodes_cluster::{Nodes, lease, report};
-use crate::process::{Body, Client, Heard, Process, until};
+use crate::process::{Body, Client, Heard, Launch, Process, until};
 use crate::stream_client::{Heard as Said, Socket};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -55,6 +57,31 @@ async fn a_drained_node_hands_everything_over_and_ends_well() {
     let unknown = client.call("POST", "/v1/nodes/nobody/drain", &Body::None).await;
     assert!(matches!(unknown, Heard::Answer(404, _)), "{unknown:?}");
     assert!(nodes.processes[1].terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_that_cannot_save_the_last_snapshots_does_not_end_well() {
+    let cluster = Cluster::start();
+    let place = Place::Postgres(cluster.fresh_database().await);
+    // Only the last snapshot is ever written.
+    let launch = Launch::new(place)
+        .set("COORDINATOR__DRAIN_TIMEOUT_MS", 1_500)
+        .set("COORDINATOR__SNAPSHOT_INTERVAL_MS", 3_600_000);
+    let mut node = launch.start().await;
+    let client = launch.client();
+    let job = json!({"name": "n", "queue": "q", "tasks": [{"payload": 1}]});
+    client.post("/v1/jobs", job).await;
+    // Known to this process alone: without a last snapshot it is forgotten.
+    let granted = lease(&client, "w", &["q"], 1, 0.0).await;
+    assert_eq!(granted["tasks"].as_array().map(Vec::len), Some(1), "{granted}");
+    cluster.freeze();
+    node.signal(rustix::process::Signal::TERM);
+    let ended = tokio::time::timeout(Duration::from_secs(40), node.ended_within(Duration::from_secs(60))).await;
+    // Before anything can fail: a frozen server could not be stopped.
+    cluster.thaw();
+    let status = ended.expect("it gives up in time");
+    assert!(!status.success(), "{status}");
+    assert!(node.log().contains("not everything was saved"), "{}", node.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,8 +54,8 @@ pub struct Outgoing {
     /// The share of a held body in the node's budget.
     _room: Option<Reservation>,
     patience: Duration,
-    /// Handing tasks out twice would keep them from others until they expire.
-    grants: bool,
+    /// Carried out twice it would do twice: tasks handed out, or appended without keys.
+    is_double_harm: bool,
 }
 
 enum Carried {
@@ -103,7 +103,7 @@ impl Outgoing {
         };
         Ok(Outgoing {
             method: req.method().clone(),
-            grants: target.ends_with("/leases"),
+            is_double_harm: req.method() == Method::POST && does_more_when_repeated(req.path()),
             target,
             headers,
             caller: caller.token_id().to_owned(),
@@ -163,12 +163,17 @@ impl Outgoing {
         match answered {
             Ok(answer) => came_back(answer, patience).await,
             Err(error) if error.is_connect() => Sent::NotTaken(None),
-            // The connection broke, as one that lay ready does when its node has restarted. Repeating is harmless but where tasks are
-            // handed out.
-            Err(_) if self.is_repeatable() && !self.grants => Sent::NotTaken(None),
+            // The connection broke, as one that lay ready does when its node has restarted.
+            Err(_) if self.is_repeatable() && !self.is_double_harm => Sent::NotTaken(None),
             Err(_) => Sent::Lost,
         }
     }
+}
+
+/// Leasing hands out more tasks, and appending adds more, where everything else finds what it did before.
+fn does_more_when_repeated(path: &str) -> bool {
+    let last = path.trim_end_matches('/').rsplit('/').next();
+    matches!(last, Some("leases" | "tasks"))
 }
 
 async fn hold(payload: &mut web::Payload, length: usize, idle_s: u64) -> ApiResult<Bytes> {

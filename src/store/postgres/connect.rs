@@ -20,11 +20,12 @@ const WRITE_PLANS: &str = "-c plan_cache_mode=force_generic_plan";
 /// Reads have optional filters, whose plan depends on which are given.
 const READ_PLANS: &str = "-c plan_cache_mode=force_custom_plan";
 
-/// The three pools.
+/// The pools.
 pub(super) struct Pools {
     pub(super) write: Pool,
     pub(super) read: Pool,
     pub(super) control: Pool,
+    pub(super) witness: Pool,
 }
 
 impl Pools {
@@ -38,6 +39,7 @@ impl Pools {
             )?,
             read: pool(config, settings, READ_PLANS, settings.readers)?,
             control: pool(config, settings, WRITE_PLANS, 1)?,
+            witness: pool(config, settings, WRITE_PLANS, 1)?,
         })
     }
 }

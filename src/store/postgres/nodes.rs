@@ -3,8 +3,9 @@
 //! Owns: who counts as alive. Never: writes a job. Invariant: of one node id one incarnation is registered.
 //!
 //! To other nodes a node lives while its lease does, by the database's clock. To the next incarnation of its own node id that would be too
-//! long: after kill -9 the node would stand still for the rest of the lease. So each incarnation also holds a session lock on the
-//! connection of its heartbeat. The server frees it the moment the process ends, however it ends.
+//! long: after kill -9 the node would stand still for the rest of the lease. So each incarnation also holds a session lock, on two connections:
+//! the server frees it the moment the process ends, however it ends, but not when one connection breaks. Both are taken again at each
+//! heartbeat.
 
 use super::session::Session;
 use super::{Postgres, row, schema, take};
@@ -36,6 +37,11 @@ async fn hold(session: &Session, node: &NodeIdentity) -> Result<()> {
     held.map(drop)
 }
 
+/// The second lock is no reason to call a heartbeat failed.
+async fn keep_witness(store: &Postgres, node: &NodeIdentity) -> Result<()> {
+    hold(&store.witness().await?, node).await
+}
+
 /// The identity as columns: the lease fits, or the setting is wrong.
 fn lease_s(node: &NodeIdentity) -> Result<i32> {
     row::narrow("lease_s", node.lease_s)
@@ -57,6 +63,7 @@ impl NodeStore for Postgres {
         let lease_s = lease_s(node)?;
         // Before the row names it, so that nobody ever finds it registered and its lock free.
         hold(&self.control().await?, node).await?;
+        hold(&self.witness().await?, node).await?;
         // From another session: to the one that holds a lock it always looks free.
         let registered = self
             .writer()
@@ -84,6 +91,9 @@ impl NodeStore for Postgres {
         let session = self.control().await?;
         // The connection may be another than at the last heartbeat, and the lock went with the old one.
         hold(&session, node).await?;
+        if let Err(why) = keep_witness(self, node).await {
+            tracing::debug!(%why, "the second sign of life is missing");
+        }
         let seen = session
             .first(HEARTBEAT, &[&node.node, &node.incarnation, &lease_s, &node.address])
             .await?;
