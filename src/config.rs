@@ -57,6 +57,8 @@ pub struct CoordinatorConfig {
     pub worker_in_flight_tasks: u32,
     pub lease_payload_bytes: usize,
     pub batch_bytes: usize,
+    pub inline_result_max_bytes: usize,
+    pub orphan_blob_age_s: u64,
     pub worker_alive_s: u32,
     pub workers_kept: usize,
     pub log_entries_per_job: u32,
@@ -84,6 +86,7 @@ pub struct LimitsConfig {
 pub struct PostgresConfig {
     pub commit_lanes_connections: usize,
     pub spare_writers_connections: usize,
+    pub blob_writers_connections: usize,
     pub readers_connections: usize,
     pub connect_timeout_ms: u64,
     pub pool_timeout_ms: u64,
@@ -127,6 +130,8 @@ impl Default for CoordinatorConfig {
             worker_in_flight_tasks: defaults.worker_in_flight,
             lease_payload_bytes: defaults.lease_payload_bytes,
             batch_bytes: defaults.batch_bytes,
+            inline_result_max_bytes: defaults.inline_result_bytes,
+            orphan_blob_age_s: defaults.orphan_blob_age.as_secs(),
             worker_alive_s: defaults.worker_alive_s,
             workers_kept: defaults.workers_kept,
             log_entries_per_job: defaults.log_entries_per_job,
@@ -158,6 +163,7 @@ impl Default for PostgresConfig {
         PostgresConfig {
             commit_lanes_connections: defaults.commit_lanes,
             spare_writers_connections: defaults.spare_writers,
+            blob_writers_connections: defaults.blob_writers,
             readers_connections: defaults.readers,
             connect_timeout_ms: ms(defaults.connect_timeout),
             pool_timeout_ms: ms(defaults.pool_timeout),
@@ -282,6 +288,14 @@ impl Config {
                 return Err(ConfigError::OutOfRange { field, limit });
             }
         }
+        // An upload must not be swept while it is under way.
+        let longest_s = http.body_total_timeout_s + self.coordinator.store_wait_ms.div_ceil(1000);
+        if self.coordinator.orphan_blob_age_s <= longest_s {
+            return Err(ConfigError::OutOfRange {
+                field: "coordinator.orphan_blob_age_s",
+                limit: format!("more than {longest_s}, which an upload may take"),
+            });
+        }
         // A body that never fits would be answered "busy" for ever.
         let largest = http
             .body_max_bytes
@@ -333,6 +347,8 @@ impl Config {
             worker_in_flight: part.worker_in_flight_tasks,
             lease_payload_bytes: part.lease_payload_bytes,
             batch_bytes: part.batch_bytes,
+            inline_result_bytes: part.inline_result_max_bytes,
+            orphan_blob_age: Duration::from_secs(part.orphan_blob_age_s),
             worker_alive_s: part.worker_alive_s,
             workers_kept: part.workers_kept,
             log_entries_per_job: part.log_entries_per_job,
@@ -350,6 +366,7 @@ impl Config {
         postgres::Settings {
             commit_lanes: part.commit_lanes_connections,
             spare_writers: part.spare_writers_connections,
+            blob_writers: part.blob_writers_connections,
             readers: part.readers_connections,
             connect_timeout: Duration::from_millis(part.connect_timeout_ms),
             pool_timeout: Duration::from_millis(part.pool_timeout_ms),

@@ -7,6 +7,7 @@ pub mod api;
 mod awaited;
 mod balance;
 mod beat;
+mod blobs;
 mod board;
 mod clock;
 mod committer;
@@ -31,6 +32,7 @@ mod snapshotter;
 mod term;
 mod watching;
 
+pub use blobs::LeaseHold;
 pub use board::{Form, Rate, Seat, Sight, Update, Watch};
 pub use node::StartError;
 pub use owners::Neighbour;
@@ -76,6 +78,10 @@ pub struct Settings {
     pub lease_payload_bytes: usize,
     /// Bytes of results gathered for one commit of one job.
     pub batch_bytes: usize,
+    /// A result longer than this, in bytes, is stored apart, before its outcome.
+    pub inline_result_bytes: usize,
+    /// How long a large result that nobody refers to is kept: longer than any upload and its commit take.
+    pub orphan_blob_age: Duration,
     /// A worker counts as alive for so long after its last call, in seconds.
     pub worker_alive_s: u32,
     /// Workers remembered; beyond it those seen longest ago are forgotten.
@@ -110,6 +116,8 @@ impl Default for Settings {
             worker_in_flight: 2_000,
             lease_payload_bytes: 16 << 20,
             batch_bytes: 32 << 20,
+            inline_result_bytes: 64 << 10,
+            orphan_blob_age: Duration::from_secs(3_600),
             worker_alive_s: 120,
             workers_kept: 10_000,
             log_entries_per_job: 10_000,

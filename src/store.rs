@@ -12,11 +12,13 @@ use crate::domain::state::State;
 use async_trait::async_trait;
 use std::sync::Arc;
 
+mod blobs;
 mod census;
 pub mod postgres;
 pub mod sqlite;
 
-pub use census::{Census, ClusterSecret, LivingNode, QueueOwner};
+pub use blobs::{BlobRef, BlobStore};
+pub use census::{Census, ClusterSecret, LivingNode, OwnedQueue, Ownership, QueueOwner};
 
 /// What went wrong with a store call.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,6 +62,8 @@ pub struct Capabilities {
     pub shared: bool,
     /// Transactions that usefully run at the same time.
     pub commit_lanes: usize,
+    /// Pieces of large results that are written at the same time.
+    pub blob_lanes: usize,
 }
 
 /// The identity under which a process owns queues.
@@ -73,23 +77,6 @@ pub struct NodeIdentity {
     pub lease_s: u32,
     /// Where other nodes reach it; empty while it does not listen.
     pub address: String,
-}
-
-/// A queue this node now owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnedQueue {
-    pub queue: String,
-    pub id: QueueId,
-    pub epoch: Epoch,
-}
-
-/// What `take_queues` found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ownership {
-    /// Queues this incarnation owns after the call (all of them, not only those just taken).
-    pub owned: Vec<OwnedQueue>,
-    /// Queues a living other node holds: (queue, node).
-    pub held_by_others: Vec<(String, String)>,
 }
 
 /// A node as operators see it.
@@ -201,7 +188,9 @@ pub struct ResultRow {
     pub verdict: Verdict,
     pub late: bool,
     pub attempt: u32,
+    /// The text of a success, unless it was stored apart.
     pub result: Option<String>,
+    pub blob: Option<BlobRef>,
     pub error: Option<String>,
     pub counters: Option<String>,
     pub worker: String,
@@ -222,7 +211,7 @@ pub struct ResultFilter {
     /// Only tasks above this one.
     pub after: Option<TaskNo>,
     pub limit: u32,
-    /// Stop after the row that passes this many bytes of results.
+    /// Stop before the row with which the results would pass this many bytes; the first row comes all the same.
     pub max_bytes: usize,
 }
 
@@ -364,7 +353,7 @@ pub trait JobStore: Send + Sync {
     /// or replace a failure by a success of the same (job, run, task); attempts and late results are inserted once; the guarded
     /// UPDATE, the promoted late results and, if it ends the job, the completion event go with them. A guarded UPDATE that finds the
     /// row elsewhere (state, run or number of tasks) is `Committed` if `changed_seq` shows it is our own, else that job is left out whole
-    /// and answered `Fenced`. A row that somebody else has locked is not waited for: its job is left out whole and answered `Blocked`.
+    /// and answered `Fenced`. So is a job whose rows refer to a blob that is gone; the others are marked as referred to. A row that somebody else has locked is not waited for: its job is left out whole and answered `Blocked`.
     /// Answers are in the order of `batches`. `Rejected` if any value is refused: then nothing was written.
     async fn commit(&self, batches: &[JobBatch]) -> Result<Vec<BatchAnswer>>;
 
@@ -445,6 +434,6 @@ pub trait LogStore: Send + Sync {
 }
 
 /// A whole store.
-pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + LogStore + 'static {
+pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + LogStore + BlobStore + 'static {
     fn capabilities(&self) -> Capabilities;
 }

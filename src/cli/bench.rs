@@ -6,6 +6,7 @@
 
 mod connection;
 mod group_committer;
+mod large;
 mod load;
 mod naive_postgres;
 mod naive_sqlite;
@@ -53,6 +54,12 @@ pub(crate) struct BenchArgs {
     /// Measure each case once more with so many WebSockets watching the job
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
     subscribers: u32,
+    /// Measure small posts with and without so many posters of large results beside them, and nothing else
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
+    large: u32,
+    /// Bytes of each large result
+    #[arg(long, default_value_t = 20 << 20, value_parser = clap::value_parser!(u32).range(2..=128_000_000))]
+    large_bytes: u32,
     /// Of the subscribers, so many never read what they are sent
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2000))]
     stalled: u32,
@@ -108,6 +115,11 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<ExitCode> {
         .unwrap_or_else(|| StoreAddress::Sqlite(scratch.0.join("bench.db")));
     let mut report = Report::new(address.backend(), args.workers, args.rounds, args.result_bytes);
     let node = Node::start(NodeOptions::embedded(address.clone())).await?;
+    if args.large > 0 {
+        let measured = large::run(&args, &node, address.backend()).await;
+        node.stop().await?;
+        return measured.map(|()| ExitCode::SUCCESS);
+    }
     let measured = measure(&args, &address, &node, &scratch, &mut report).await;
     node.stop().await?;
     measured?;

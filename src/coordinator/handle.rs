@@ -226,7 +226,9 @@ impl Coordinator {
         }
     }
 
-    pub async fn post_results(&self, job: JobId, call: PostResults) -> Result<ResultsPosted> {
+    pub async fn post_results(&self, job: JobId, mut call: PostResults) -> Result<ResultsPosted> {
+        // Held until the answer is here, so that no lease expires between its upload and its turn in the inbox.
+        let (_hold, blobs) = self.move_out(job, &mut call).await?;
         let decode = |item: ReportedResult| Item {
             lease: Lease::decode(&item.lease).ok(),
             report: item.report,
@@ -243,6 +245,7 @@ impl Coordinator {
         match self.ask_job(job, Lane::Results, request).await? {
             Answer::Results(posted) => {
                 self.count_results(job, &worker, &succeeded, &posted.dispositions);
+                self.discard_uncounted(&blobs, &posted.dispositions);
                 Ok(posted)
             }
             _ => Err(mismatched()),

@@ -14,7 +14,8 @@ mod publish;
 mod request;
 
 pub(super) use messages::{
-    Answer, Ask, JobDeleted, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Wake,
+    Answer, Ask, EndHold, HoldLeases, JobDeleted, Load, Replier, Request, Serve, Settle, StopJob, TakeSnapshot,
+    Undelivered, Wake,
 };
 
 use super::api::*;

@@ -37,6 +37,11 @@ impl Threads {
         }
     }
 
+    /// Runs something that talks to the store and that nobody waits for.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.store.spawn(work);
+    }
+
     fn of_queue(&self, queue: &OwnedQueue) -> &Arbiter {
         &self.actors[queue.id.0.unsigned_abs() as usize % self.actors.len()]
     }

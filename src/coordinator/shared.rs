@@ -69,6 +69,10 @@ pub(super) struct Shared {
     /// Signalled when the store answers again after an outage.
     pub(super) recovered: Notify,
     pub(super) polls: Arc<Semaphore>,
+    /// Pieces of large results that may be written at once.
+    pub(super) blob_lanes: Semaphore,
+    /// Counts the uploads that held leases.
+    pub(super) holds: AtomicU64,
     pub(super) loads: Semaphore,
     pub(super) servings: AtomicU64,
     /// Calls that asked several owners.
@@ -91,6 +95,7 @@ impl Shared {
         let log_book = LogBook::new(settings.log_queue_bytes);
         let sightings = Sightings::new(settings.workers_kept);
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
+        let blob_lanes = Semaphore::new(store.capabilities().blob_lanes.max(1));
         let board = Arc::new(Board::new(settings.streams_max, settings.stream_messages_per_s));
         let term = match store.capabilities().shared {
             true => Term::of_lease(settings.node_lease_s),
@@ -122,6 +127,8 @@ impl Shared {
             taking: tokio::sync::Mutex::new(()),
             recovered: Notify::new(),
             polls,
+            blob_lanes,
+            holds: AtomicU64::new(0),
             loads: Semaphore::new(LOADS_AT_ONCE),
             servings: AtomicU64::new(0),
             scattered: AtomicU64::new(0),

@@ -53,6 +53,10 @@ number!(
     Seq(i64)
 );
 number!(
+    /// A large result that was stored apart; never given out twice.
+    BlobId(i64)
+);
+number!(
     /// Milliseconds since 1970-01-01 UTC, by the store's clock.
     UnixMs(i64)
 );

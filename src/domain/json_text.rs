@@ -111,26 +111,28 @@ pub fn mend_nul(text: &str) -> Cow<'_, str> {
     if !text.contains("\\u0000") {
         return Cow::Borrowed(text);
     }
-    let bytes = text.as_bytes();
-    let mut mended = String::with_capacity(text.len());
-    let (mut i, mut copied) = (0, 0);
+    Cow::Owned(mend_nul_owned(text.to_owned()))
+}
+
+/// As [`mend_nul`], in place: the two escapes are equally long.
+pub fn mend_nul_owned(text: String) -> String {
+    if !text.contains("\\u0000") {
+        return text;
+    }
+    let mut bytes = text.into_bytes();
+    let mut i = 0;
     while i < bytes.len() {
-        if bytes[i] == b'\\' {
-            // An escaped backslash is two bytes: `\\u0000` is text, not an escape.
-            if bytes[i..].starts_with(b"\\u0000") {
-                mended.push_str(&text[copied..i]);
-                mended.push_str("\\ufffd");
-                i += 6;
-                copied = i;
-            } else {
-                i += 2;
-            }
-        } else {
+        if bytes[i] != b'\\' {
             i += 1;
+        } else if bytes[i..].starts_with(b"\\u0000") {
+            bytes[i..i + 6].copy_from_slice(b"\\ufffd");
+            i += 6;
+        } else {
+            // An escaped backslash is two bytes: `\\u0000` is text, not an escape.
+            i += 2;
         }
     }
-    mended.push_str(&text[copied..]);
-    Cow::Owned(mended)
+    String::from_utf8(bytes).expect("one ascii escape took the place of another")
 }
 
 #[cfg(test)]

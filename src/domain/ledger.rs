@@ -15,6 +15,7 @@ mod command;
 mod control;
 mod explain;
 mod grant;
+mod hold;
 mod ingest;
 mod judge;
 mod leases;
@@ -38,7 +39,7 @@ use super::job::{Fence, JobRecord};
 use super::progress::Throughput;
 use batch::InFlight;
 use leases::{Claim, Leases};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use tasks::Tasks;
 
 /// Bounds that the ledger keeps; the node's settings.
@@ -98,6 +99,8 @@ pub struct Ledger {
     assigned: Seq,
     lease_seq: LeaseSeq,
     inbox: VecDeque<Waiting>,
+    /// Leases whose results are still being uploaded.
+    holds: HashMap<Hold, Vec<Claim>>,
     in_flight: Option<InFlight>,
     chunks: VecDeque<Chunk>,
     storing: Option<Chunk>,
@@ -122,6 +125,8 @@ impl Ledger {
             Command::Release { ticket, worker, leases } => self.release(ticket, &worker, &leases, now, &mut effects),
             Command::Ungrant { leases } => self.ungrant(&leases),
             Command::Results(results) => self.receive(results, now, &mut effects),
+            Command::Hold { hold, worker, leases } => self.hold(hold, worker.as_ref(), &leases, now),
+            Command::EndHold { hold } => self.end_hold(hold),
             Command::Control { ticket, control } => self.inbox.push_back(Waiting::Control(ticket, control)),
             Command::Append { ticket, first_task } => self.queue_chunk(ticket, first_task),
             Command::Appended { ticket, outcome } => self.appended(ticket, outcome, &mut effects),

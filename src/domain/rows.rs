@@ -3,7 +3,7 @@
 //! Owns: the shape of one job's batch and of its facts. Never: knows SQL. Invariant: a batch holds at most one outcome per task, and
 //! committing the same batch twice leaves what committing it once does.
 
-use super::ids::{Attempt, JobId, Run, Seq, TaskNo, UnixMs};
+use super::ids::{Attempt, BlobId, JobId, Run, Seq, TaskNo, UnixMs};
 use super::job::{Fence, JobError, Tally};
 use super::policy::Policy;
 use super::state::State;
@@ -25,6 +25,36 @@ impl Verdict {
     }
 }
 
+/// The result of a success: its JSON text, verbatim, or where a text too large for a row was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    Text(Box<str>),
+    Blob(BlobId),
+}
+
+impl Kept {
+    /// The text, if it is at hand.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Kept::Text(text) => Some(text),
+            Kept::Blob(_) => None,
+        }
+    }
+
+    pub fn blob(&self) -> Option<BlobId> {
+        match self {
+            Kept::Text(_) => None,
+            Kept::Blob(blob) => Some(*blob),
+        }
+    }
+}
+
+impl<T: Into<Box<str>>> From<T> for Kept {
+    fn from(text: T) -> Kept {
+        Kept::Text(text.into())
+    }
+}
+
 /// The durable fact about a (job, run, task).
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutcomeRow {
@@ -33,8 +63,7 @@ pub struct OutcomeRow {
     pub verdict: Verdict,
     pub attempt: Attempt,
     pub seq: Seq,
-    /// JSON text, verbatim.
-    pub result: Option<Box<str>>,
+    pub result: Option<Kept>,
     pub error: Option<Box<str>>,
     /// JSON object of integers.
     pub counters: Option<Box<str>>,
@@ -42,6 +71,18 @@ pub struct OutcomeRow {
     pub at: UnixMs,
     /// From the grant of the deciding lease to `at`; none if its grant is not known here (a late result, a lease of a crashed node).
     pub took_ms: Option<u32>,
+}
+
+impl OutcomeRow {
+    /// The text of its result, if it is at hand.
+    pub fn text(&self) -> Option<&str> {
+        self.result.as_ref().and_then(Kept::text)
+    }
+
+    /// The blob it refers to.
+    pub fn blob(&self) -> Option<BlobId> {
+        self.result.as_ref().and_then(Kept::blob)
+    }
 }
 
 /// Why an attempt was spent.
@@ -124,6 +165,11 @@ pub struct JobBatch {
 }
 
 impl JobBatch {
+    /// The blobs that its rows refer to.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobId> {
+        self.outcomes.iter().chain(&self.late).filter_map(OutcomeRow::blob)
+    }
+
     /// Rows in all, the update included.
     pub fn len(&self) -> usize {
         self.outcomes.len() + self.attempts.len() + self.late.len() + usize::from(self.update.is_some())

@@ -126,7 +126,7 @@ pub async fn append(
     let mut upload = Upload::new(state.coordinator(), path.0, first_task, tasks, bytes);
     let sent = match media {
         Media::Json => array(&state, &req, &mut payload, &mut upload).await,
-        Media::Ndjson => lines(&state, &mut payload, &mut upload).await,
+        Media::Ndjson => lines(&state, &req, &mut payload, &mut upload).await,
     };
     match sent {
         Ok(appended) => ok_json(&appended),
@@ -159,6 +159,7 @@ async fn array<I: Ingest>(
 
 async fn lines<I: Ingest>(
     state: &AppState,
+    req: &HttpRequest,
     payload: &mut web::Payload,
     upload: &mut Upload<'_, I>,
 ) -> ApiResult<wire::Appended> {
@@ -169,7 +170,8 @@ async fn lines<I: Ingest>(
         .reserve(settings.append_chunk_bytes + 2 * settings.line_max_bytes)?;
     let mut splitter = LineSplitter::new(settings.line_max_bytes);
     let too_long = |error| line_too_long(error, settings.line_max_bytes);
-    while let Some(piece) = body::next_chunk(payload, settings.body_idle_timeout_s).await? {
+    let mut incoming = body::Incoming::endless(req, payload, state.budget(), settings)?;
+    while let Some(piece) = incoming.next().await? {
         splitter.push(piece);
         while let Some((number, line)) = splitter.next_line().map_err(too_long)? {
             upload.add(task_of(number, &line, state.limits())?).await?;

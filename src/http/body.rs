@@ -1,9 +1,11 @@
 //! Request bodies: how much of them a node holds, how long it waits for them, how they are parsed.
 //!
-//! Owns: size, time and memory bounds of every body, and the content-type rule. Never: interprets a member. Invariant: no byte is read
+//! Owns: size, time and memory bounds of every body, compressed or not, and the content-type rule. Never: interprets a member. Invariant: no byte is read
 //! before it is reserved from the node's budget.
 
 pub mod budget;
+pub mod inflate;
+pub mod items;
 pub mod ndjson;
 pub mod parse;
 
@@ -14,8 +16,12 @@ use actix_web::{HttpRequest, web};
 use budget::{BodyBudget, Reservation};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use inflate::{Coding, Inflater, Step};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
+
+/// Added to the deadline of bodies that have none.
+const ENDLESS_S: u64 = 365 * 24 * 3600;
 
 /// A whole body, and its share of the budget for as long as what came of it is held.
 pub struct Body {
@@ -60,9 +66,10 @@ fn content_length(req: &HttpRequest) -> Option<u64> {
     req.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads a whole body of at most `limit` bytes.
+/// Reads a whole body of at most `limit` bytes, inflated.
 ///
-/// Errors: 413 past the limit, 503 without budget, 408 when it comes too slowly, 400 when it ends early.
+/// Errors: 413 past the limit, 415 in a coding that is not understood, 503 without budget, 408 when it comes too slowly, 400 when it ends
+/// early or cannot be inflated.
 pub async fn read(
     req: &HttpRequest,
     payload: &mut web::Payload,
@@ -70,59 +77,258 @@ pub async fn read(
     budget: &BodyBudget,
     settings: &HttpSettings,
 ) -> ApiResult<Body> {
-    let announced = content_length(req);
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(ApiError::too_large(limit));
-    }
-    // HTTP/2 bodies need not announce a length, so an unknown one may be as long as allowed.
-    let expected = announced.map_or(limit, |length| length as usize);
-    let reservation = budget.reserve(expected)?;
-    let deadline = Instant::now() + Duration::from_secs(settings.body_total_timeout_s);
-    let collect = collect(
-        payload,
-        limit,
-        announced.map_or(0, |_| expected),
-        settings.body_idle_timeout_s,
-    );
-    let bytes = timeout_at(deadline, collect)
-        .await
-        .map_err(|_| ApiError::body_timeout())??;
+    let mut incoming = Incoming::open(req, payload, limit, budget, settings)?;
+    // HTTP/2 bodies need not announce a length, so an unknown one may be as long as allowed. How long a compressed one is shows only
+    // while it is inflated, and most are short.
+    let first = match incoming.announced {
+        Some(length) => length,
+        None if incoming.is_compressed() => limit.min(settings.stream_body_min_bytes),
+        None => limit,
+    };
+    let mut reservation = budget.reserve(first)?;
+    let bytes = match incoming.gather(first).await? {
+        Gathered::Whole(bytes) => bytes,
+        Gathered::Begun(begun) => {
+            reservation.grow_to(limit)?;
+            incoming.gather_rest(begun).await?
+        }
+    };
     Ok(Body {
         bytes,
         _reservation: reservation,
     })
 }
 
-async fn collect(payload: &mut web::Payload, limit: usize, expected: usize, idle_s: u64) -> ApiResult<Bytes> {
-    let Some(first) = next_chunk(payload, idle_s).await? else {
-        return Ok(Bytes::new());
-    };
-    if first.len() > limit {
-        return Err(ApiError::too_large(limit));
-    }
-    // Most requests come in one piece: no copy.
-    if first.len() == expected {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(expected.max(first.len()));
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = next_chunk(payload, idle_s).await? {
-        if whole.len() + chunk.len() > limit {
-            return Err(ApiError::too_large(limit));
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
+/// A body that is short, or the beginning of one that is not.
+pub enum Arrival<'a> {
+    Whole(Body),
+    Long(Stream<'a>),
 }
 
-/// The next piece of a body, or none at its end; waits at most `idle_s` seconds for it.
-pub async fn next_chunk(payload: &mut web::Payload, idle_s: u64) -> ApiResult<Option<Bytes>> {
-    match timeout(Duration::from_secs(idle_s), payload.next()).await {
-        Err(_) => Err(ApiError::body_timeout()),
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(error))) => Err(ApiError::malformed(format!("the body could not be read: {error}"))),
+/// Reads a body that may be as long as `limit`: whole, if it is short, else piece by piece as its reader asks for them. Errors as [`read`].
+pub async fn begin<'a>(
+    req: &HttpRequest,
+    payload: &'a mut web::Payload,
+    limit: usize,
+    budget: &BodyBudget,
+    settings: &HttpSettings,
+) -> ApiResult<Arrival<'a>> {
+    let short = settings.stream_body_min_bytes.min(limit);
+    let mut incoming = Incoming::open(req, payload, limit, budget, settings)?;
+    let announced = incoming.announced;
+    let mut reservation = budget.reserve(announced.unwrap_or(short))?;
+    let first = match announced {
+        Some(length) if length > short => Bytes::new(),
+        _ => match incoming.gather(short).await? {
+            Gathered::Whole(bytes) => {
+                return Ok(Arrival::Whole(Body {
+                    bytes,
+                    _reservation: reservation,
+                }));
+            }
+            Gathered::Begun(begun) => {
+                reservation.grow_to(limit)?;
+                begun.freeze()
+            }
+        },
+    };
+    Ok(Arrival::Long(Stream {
+        first,
+        incoming,
+        reservation,
+    }))
+}
+
+/// A long body, piece by piece. Its share of the budget is its whole length, until parts of it are given back.
+pub struct Stream<'a> {
+    first: Bytes,
+    incoming: Incoming<'a>,
+    reservation: Reservation,
+}
+
+impl Stream<'_> {
+    /// The next piece, or none at the end.
+    pub async fn next(&mut self) -> ApiResult<Option<Bytes>> {
+        if !self.first.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.first)));
+        }
+        self.incoming.next().await
     }
+
+    /// So many bytes of what came are no longer held.
+    pub fn give_back(&mut self, bytes: usize) {
+        self.reservation.give_back(bytes);
+    }
+
+    /// How long the body can be at most.
+    pub fn max_bytes(&self) -> usize {
+        self.incoming.announced.unwrap_or(self.incoming.limit)
+    }
+
+    /// When the body must have come.
+    pub fn deadline(&self) -> Instant {
+        self.incoming.deadline
+    }
+
+    /// Its share of the budget, to be kept for as long as what came of it is held.
+    pub fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+}
+
+enum Gathered {
+    Whole(Bytes),
+    /// More than was asked for.
+    Begun(BytesMut),
+}
+
+/// A body as it arrives: inflated, bounded in size and time.
+pub struct Incoming<'a> {
+    payload: &'a mut web::Payload,
+    limit: usize,
+    idle: Duration,
+    deadline: Instant,
+    /// Length of a plain body, if it was said.
+    announced: Option<usize>,
+    seen: usize,
+    inflater: Option<Inflater>,
+    inline_max_bytes: usize,
+    _window: Reservation,
+}
+
+impl<'a> Incoming<'a> {
+    /// Reads nothing yet.
+    fn open(
+        req: &HttpRequest,
+        payload: &'a mut web::Payload,
+        limit: usize,
+        budget: &BodyBudget,
+        settings: &HttpSettings,
+    ) -> ApiResult<Incoming<'a>> {
+        let announced = content_length(req);
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(ApiError::too_large(limit));
+        }
+        let coding = inflate::coding(req)?;
+        let window = match coding {
+            Some(Coding::Zstd) => inflate::WINDOW_BYTES,
+            _ => 0,
+        };
+        let inflater = coding.map(Inflater::new).transpose();
+        Ok(Incoming {
+            payload,
+            limit,
+            idle: Duration::from_secs(settings.body_idle_timeout_s),
+            deadline: Instant::now() + Duration::from_secs(settings.body_total_timeout_s),
+            announced: announced.filter(|_| coding.is_none()).map(|length| length as usize),
+            seen: 0,
+            inflater: inflater.map_err(|error| not_inflated(&error))?,
+            inline_max_bytes: settings.parse_inline_max_bytes,
+            _window: budget.reserve(window)?,
+        })
+    }
+
+    /// A stream of lines: however long it is and however long it takes.
+    pub fn endless(
+        req: &HttpRequest,
+        payload: &'a mut web::Payload,
+        budget: &BodyBudget,
+        settings: &HttpSettings,
+    ) -> ApiResult<Incoming<'a>> {
+        let mut incoming = Incoming::open(req, payload, usize::MAX, budget, settings)?;
+        incoming.deadline += Duration::from_secs(ENDLESS_S);
+        Ok(incoming)
+    }
+
+    fn is_compressed(&self) -> bool {
+        self.inflater.is_some()
+    }
+
+    /// The next piece, inflated, or none at the end.
+    pub async fn next(&mut self) -> ApiResult<Option<Bytes>> {
+        let piece = if self.inflater.is_none() {
+            self.arrived().await?
+        } else {
+            self.inflated().await?
+        };
+        self.seen += piece.as_ref().map_or(0, Bytes::len);
+        if self.seen > self.limit {
+            return Err(ApiError::too_large(self.limit));
+        }
+        Ok(piece)
+    }
+
+    /// The next piece as it comes over the wire.
+    async fn arrived(&mut self) -> ApiResult<Option<Bytes>> {
+        let until = self.deadline.min(Instant::now() + self.idle);
+        match timeout_at(until, self.payload.next()).await {
+            Err(_) => Err(ApiError::body_timeout()),
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(Some(Err(error))) => Err(ApiError::malformed(format!("the body could not be read: {error}"))),
+        }
+    }
+
+    async fn inflated(&mut self) -> ApiResult<Option<Bytes>> {
+        loop {
+            let Some(mut inflater) = self.inflater.take() else {
+                return Ok(None);
+            };
+            // A short body is inflated here; of a long one nobody else on this thread should notice.
+            let (inflater, step) = if self.seen < self.inline_max_bytes {
+                let step = inflater.step();
+                (inflater, step)
+            } else {
+                let stepped = web::block(move || {
+                    let step = inflater.step();
+                    (inflater, step)
+                });
+                stepped.await.map_err(|_| ApiError::busy("inflating"))?
+            };
+            self.inflater = Some(inflater);
+            match step.map_err(|error| not_inflated(&error))? {
+                Step::Piece(piece) => return Ok(Some(piece)),
+                Step::End => return Ok(None),
+                Step::Hungry => {
+                    let piece = self.arrived().await?;
+                    if let Some(inflater) = &mut self.inflater {
+                        inflater.feed(piece);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, or its beginning once that is longer than `most`.
+    async fn gather(&mut self, most: usize) -> ApiResult<Gathered> {
+        let Some(first) = self.next().await? else {
+            return Ok(Gathered::Whole(Bytes::new()));
+        };
+        // Most requests come in one piece: no copy.
+        if self.announced == Some(first.len()) {
+            return Ok(Gathered::Whole(first));
+        }
+        let mut whole = BytesMut::with_capacity(self.announced.unwrap_or(0).max(first.len()));
+        whole.extend_from_slice(&first);
+        while whole.len() <= most {
+            match self.next().await? {
+                Some(piece) => whole.extend_from_slice(&piece),
+                None => return Ok(Gathered::Whole(whole.freeze())),
+            }
+        }
+        Ok(Gathered::Begun(whole))
+    }
+
+    async fn gather_rest(&mut self, mut begun: BytesMut) -> ApiResult<Bytes> {
+        while let Some(piece) = self.next().await? {
+            begun.extend_from_slice(&piece);
+        }
+        Ok(begun.freeze())
+    }
+}
+
+fn not_inflated(error: &std::io::Error) -> ApiError {
+    ApiError::malformed(format!("the body could not be inflated: {error}"))
 }
 
 #[cfg(test)]
@@ -159,6 +365,28 @@ mod tests {
         let error = read_all(b"1", None, 2 << 20).await.err().unwrap();
         assert_eq!(error.problem().code, "busy");
         assert!(read_all(b"1", Some(1), 2 << 20).await.is_ok());
+    }
+
+    #[actix_web::test]
+    async fn a_compressed_body_obeys_the_limits_as_what_it_inflates_to() {
+        let body = inflate::tests::gzip(b"{\"a\":1}");
+        let read = |limit: usize, coding: &'static str| {
+            let body = body.clone();
+            async move {
+                let request = TestRequest::post().insert_header((header::CONTENT_ENCODING, coding));
+                let (req, mut inner) = request.set_payload(body).to_srv_request().into_parts();
+                let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
+                let budget = BodyBudget::new(1 << 20);
+                super::read(&req, &mut payload, limit, &budget, &HttpSettings::default()).await
+            }
+        };
+        assert_eq!(read(100, "gzip").await.unwrap().bytes, "{\"a\":1}");
+        assert_eq!(read(6, "gzip").await.err().unwrap().problem().status, 413);
+        for other in ["br", "deflate", "gzip, gzip", "zstd, gzip"] {
+            let error = read(100, other).await.err().unwrap();
+            assert_eq!(error.problem().status, 415, "{other}");
+            assert_eq!(error.problem().field.as_deref(), Some("content-encoding"));
+        }
     }
 
     #[test]

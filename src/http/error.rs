@@ -102,6 +102,19 @@ impl ApiError {
         )
     }
 
+    /// The body is compressed in a way that is not understood.
+    pub fn unsupported_encoding() -> Self {
+        let limit = "gzip, zstd or identity, once";
+        let mut error = ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            format!("the content encoding must be {limit}"),
+        );
+        error.problem.field = Some("content-encoding".into());
+        error.problem.limit = Some(limit.into());
+        error
+    }
+
     /// The path opens a stream, and the request asked for none.
     pub fn upgrade_required() -> Self {
         ApiError::new(
@@ -141,6 +154,16 @@ impl ApiError {
     fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// Says in which part of the body the fault lies: its path, and where it begins.
+    pub fn within(mut self, part: &str, at: u64) -> Self {
+        self.problem.detail = format!("{} (of {part}, which begins at byte {at})", self.problem.detail);
+        let field = match &self.problem.field {
+            Some(field) => format!("{part}.{field}"),
+            None => part.to_owned(),
+        };
+        self.at_field(field)
     }
 
     /// Names the member at fault.
@@ -183,6 +206,9 @@ impl ResponseError for ApiError {
         }
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
+        }
+        if self.problem.field.as_deref() == Some("content-encoding") {
+            response.insert_header((header::ACCEPT_ENCODING, super::body::inflate::UNDERSTOOD));
         }
         if self.problem.status == 426 {
             response.insert_header((header::UPGRADE, "websocket"));

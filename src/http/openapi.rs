@@ -100,7 +100,11 @@ fn http_method(method: &Method) -> HttpMethod {
 fn operation(entry: &Entry) -> openapi::path::Operation {
     let mut operation = OperationBuilder::new().summary(Some(entry.summary));
     for name in path_parameters(entry.path) {
-        let kind = if name == "id" { Type::Integer } else { Type::String };
+        let kind = if matches!(name, "id" | "task") {
+            Type::Integer
+        } else {
+            Type::String
+        };
         operation = operation.parameter(parameter(name, ParameterIn::Path, Required::True, kind));
     }
     for &name in entry.query {
@@ -153,16 +157,21 @@ fn parameter(name: &str, place: ParameterIn, required: Required, kind: Type) -> 
         .build()
 }
 
+/// Said of every body.
+const COMPRESSED: &str = "May be compressed: `Content-Encoding: gzip` or `zstd`.";
+
 fn request_body(schema: &str) -> openapi::request_body::RequestBody {
     let one = Ref::from_schema_name(schema);
     if schema != "TaskIn" {
         return RequestBodyBuilder::new()
+            .description(Some(COMPRESSED))
             .content("application/json", ContentBuilder::new().schema(Some(one)).build())
             .build();
     }
     // The one body that comes in two forms.
     let array = ArrayBuilder::new().items(one.clone());
     RequestBodyBuilder::new()
+        .description(Some(COMPRESSED))
         .content("application/json", ContentBuilder::new().schema(Some(array)).build())
         .content("application/x-ndjson", ContentBuilder::new().schema(Some(one)).build())
         .build()

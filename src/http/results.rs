@@ -3,10 +3,12 @@
 //! Owns: turning a request into reports, item by item. Never: counts. Invariant: an unusable item is answered `rejected` and touches
 //! none of its neighbours.
 
+pub mod intake;
 pub mod read;
+pub mod text;
 
 use super::auth::Caller;
-use super::body::{self, parse};
+use super::body::{self, Arrival, Body, parse};
 use super::delivery::Undelivered;
 use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, ok_json, to_json};
@@ -15,16 +17,31 @@ use super::state::AppState;
 use super::{views, wire};
 use crate::coordinator::api::{PostResults, Report, ReportedResult};
 use crate::domain::json_text::{check, mend_nul};
+use crate::domain::rows::Kept;
 use actix_web::{HttpRequest, HttpResponse, web};
+use intake::{Intake, Shape};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// Bounds on one item.
+/// ItemBounds on one item.
 #[derive(Debug, Clone, Copy)]
-struct ItemBounds {
+pub(super) struct ItemBounds {
     counters: usize,
     counter_name_bytes: usize,
-    error_bytes: usize,
+    pub(super) error_bytes: usize,
+}
+
+impl ItemBounds {
+    pub(super) fn of(state: &AppState) -> ItemBounds {
+        ItemBounds {
+            counters: state.limits().counters,
+            counter_name_bytes: state.limits().name_bytes,
+            error_bytes: state.settings().error_max_bytes,
+        }
+    }
 }
 
 /// `POST /v1/jobs/{id}/results`
@@ -37,29 +54,66 @@ pub async fn post(
 ) -> ApiResult<HttpResponse> {
     body::require_json(&req)?;
     let settings = state.settings();
-    let body = body::read(&req, &mut payload, settings.body_max_bytes, state.budget(), settings).await?;
-    let bounds = ItemBounds {
-        counters: state.limits().counters,
-        counter_name_bytes: state.limits().name_bytes,
-        error_bytes: settings.error_max_bytes,
-    };
-    let items_max = settings.batch_items_max;
-    let parsed = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
-        let request: wire::PostResults = parse::json(bytes)?;
+    let arrival = body::begin(&req, &mut payload, settings.body_max_bytes, state.budget(), settings).await?;
+    match arrival {
+        Arrival::Whole(body) => {
+            let (request, items) = whole(&state, &body).await?;
+            let call = checked(&state, request, items)?;
+            caller.check_job(state.coordinator(), path.0).await?;
+            hand_on(&state, path, call).await
+        }
+        Arrival::Long(mut stream) => {
+            // Before anything of it is stored.
+            caller.check_job(state.coordinator(), path.0).await?;
+            let (coordinator, bounds) = (state.coordinator(), ItemBounds::of(&state));
+            let taken = Intake::run(coordinator, path.0, None, &mut stream, SHAPE, bounds, settings).await?;
+            let _share = stream.into_reservation();
+            let mut upload = taken.upload;
+            let items = taken.items.into_iter().map(|(item, ())| item).collect();
+            let call = checked(&state, parse::json(&taken.rest)?, items)?;
+            upload.handed_on();
+            hand_on(&state, path, call).await
+        }
+    }
+}
+
+const SHAPE: Shape<()> = Shape {
+    list: "results",
+    lease: "lease",
+    worker: Some("worker"),
+    read: read_item,
+};
+
+/// Parses a short body.
+async fn whole(state: &AppState, body: &Body) -> ApiResult<(wire::PostResults, Vec<ReportedResult>)> {
+    let settings = state.settings();
+    let (bounds, items_max) = (ItemBounds::of(state), settings.batch_items_max);
+    let parsed = parse::off_thread(body, settings.parse_inline_max_bytes, move |bytes| {
+        let mut request: wire::PostResults = parse::json(bytes)?;
         if request.results.len() > items_max {
             return Err(ApiError::invalid("results", format!("at most {items_max} items")));
         }
-        let items: Vec<_> = request.results.into_iter().map(|item| reported(item, bounds)).collect();
-        Ok((request.worker, items, request.then_lease))
+        let results = std::mem::take(&mut request.results);
+        let items: Vec<_> = results.into_iter().map(|item| reported(item, bounds)).collect();
+        Ok((request, items))
     });
-    let (name, items, then_lease) = parsed.await?;
-    let then_lease = then_lease.map(|more| max_tasks("then_lease.max_tasks", more.max_tasks, settings.lease_tasks_max));
-    let call = PostResults {
-        worker: worker(&state, &name)?,
+    parsed.await
+}
+
+/// The call, if what stands beside its items keeps to its limits.
+fn checked(state: &AppState, request: wire::PostResults, items: Vec<ReportedResult>) -> ApiResult<PostResults> {
+    let most = state.settings().lease_tasks_max;
+    let then_lease = request
+        .then_lease
+        .map(|more| max_tasks("then_lease.max_tasks", more.max_tasks, most));
+    Ok(PostResults {
+        worker: worker(state, &request.worker)?,
         items,
         then_lease: then_lease.transpose()?,
-    };
-    caller.check_job(state.coordinator(), path.0).await?;
+    })
+}
+
+async fn hand_on(state: &AppState, path: JobPath, call: PostResults) -> ApiResult<HttpResponse> {
     let leases: Vec<String> = call.items.iter().map(|item| item.lease.clone()).collect();
     let posted = state.coordinator().post_results(path.0, call).await?;
     let Some(tasks) = &posted.tasks else {
@@ -68,6 +122,56 @@ pub async fn post(
     let guard = Undelivered::hold(state.coordinator(), posted.job, tasks);
     let json = to_json(&views::posted(&leases, &posted))?;
     Ok(guard.respond(json))
+}
+
+/// An item as it was read: its report, without its result, which lies at this place of the text, and whatever else its kind knows.
+pub(super) struct ItemRead<X> {
+    pub(super) lease: String,
+    pub(super) report: Report,
+    pub(super) result: Option<Range<usize>>,
+    pub(super) extra: X,
+}
+
+/// [`wire::ResultIn`], borrowed: a large result is not copied to be read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ItemText<'a> {
+    lease: String,
+    status: wire::ResultStatus,
+    #[serde(default, borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default = "wire::yes")]
+    retryable: bool,
+    #[serde(default)]
+    counters: Option<wire::Json>,
+}
+
+fn read_item(text: &str, bounds: ItemBounds) -> ApiResult<ItemRead<()>> {
+    let item: ItemText<'_> = parse::json(text.as_bytes())?;
+    let result = item.result.filter(|_| item.status == wire::ResultStatus::Succeeded);
+    let small = wire::ResultIn {
+        lease: item.lease,
+        status: item.status,
+        result: None,
+        error: item.error,
+        retryable: item.retryable,
+        counters: item.counters,
+    };
+    let ReportedResult { lease, report } = reported(small, bounds);
+    Ok(ItemRead {
+        lease,
+        report,
+        result: result.map(|result| place_of(result.get(), text)),
+        extra: (),
+    })
+}
+
+/// Where a part of a text lies in it.
+pub(super) fn place_of(part: &str, whole: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    start..start + part.len()
 }
 
 fn reported(item: wire::ResultIn, bounds: ItemBounds) -> ReportedResult {
@@ -89,20 +193,23 @@ fn reported(item: wire::ResultIn, bounds: ItemBounds) -> ReportedResult {
 fn succeeded(result: Option<wire::Json>, counted: Option<wire::Json>, bounds: ItemBounds) -> Option<Report> {
     let result = match result {
         None => None,
-        Some(text) => {
-            check(text.get()).ok()?;
-            Some(match mend_nul(text.get()) {
-                Cow::Owned(mended) => mended.into_boxed_str(),
-                // The text as it was parsed, not a copy of it.
-                Cow::Borrowed(_) => text.into(),
-            })
-        }
+        Some(text) => Some(Kept::Text(kept(text)?)),
     };
     let counters = match counted {
         None => Vec::new(),
         Some(text) => counters(text.get(), bounds)?,
     };
     Some(Report::Succeeded { result, counters })
+}
+
+/// The result as it is kept; none if it cannot be.
+pub(super) fn kept(text: wire::Json) -> Option<Box<str>> {
+    check(text.get()).ok()?;
+    Some(match mend_nul(text.get()) {
+        Cow::Owned(mended) => mended.into_boxed_str(),
+        // The text as it was parsed, not a copy of it.
+        Cow::Borrowed(_) => text.into(),
+    })
 }
 
 /// The counters by name, or none if they are no object of integers within bounds.
@@ -114,7 +221,7 @@ fn counters(text: &str, bounds: ItemBounds) -> Option<Vec<(String, i64)>> {
 }
 
 /// An error text with U+FFFD for U+0000, which PostgreSQL's text cannot hold, and cut to its bound at a character.
-fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
+pub(super) fn bounded_error(text: String, max_bytes: usize) -> Box<str> {
     let mut text = if text.contains('\0') {
         text.replace('\0', "\u{fffd}")
     } else {
@@ -141,9 +248,9 @@ mod tests {
         reported(parse::json(item.as_bytes()).unwrap(), BOUNDS).report
     }
 
-    fn result_of(item: &str) -> Option<Box<str>> {
+    fn result_of(item: &str) -> Option<String> {
         match report(item) {
-            Report::Succeeded { result, .. } => result,
+            Report::Succeeded { result, .. } => result.as_ref().and_then(Kept::text).map(str::to_owned),
             other => panic!("not a success: {other:?}"),
         }
     }

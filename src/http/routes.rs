@@ -79,6 +79,8 @@ pub static ROUTES: &[Entry] = &[
         ["after" "limit" "level" "wait_s"], None => 200 Some("LogList"), logs::list),
     entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
         ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
+    entry!(GET "/v1/jobs/{id}/tasks/{task}/result" Needs(Read), "The result of one task that succeeded, verbatim", [],
+        None => 200 None, results::text::show),
     entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show),
     entry!(GET "/v1/jobs/{id}/progress" Streams(Read), "Watch a job: a WebSocket, or server-sent events if asked for by Accept",
         ["rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::job),

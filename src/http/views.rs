@@ -172,6 +172,7 @@ pub struct ResultView<'a> {
     late: bool,
 }
 
+/// Without its result if that was stored apart.
 pub fn result(row: &ResultRow) -> ResultView<'_> {
     let succeeded = row.verdict == Verdict::Succeeded;
     ResultView {
@@ -180,7 +181,7 @@ pub fn result(row: &ResultRow) -> ResultView<'_> {
         run: row.run.0,
         status: row.verdict.as_str(),
         attempt: row.attempt,
-        result: succeeded.then(|| row.result.as_deref().unwrap_or("null")),
+        result: (succeeded && row.blob.is_none()).then(|| row.result.as_deref().unwrap_or("null")),
         error: (!succeeded).then(|| row.error.as_deref().unwrap_or("")),
         counters: row
             .counters
@@ -249,6 +250,7 @@ mod tests {
             late: false,
             attempt: 1,
             result: Some("[1 ]".into()),
+            blob: None,
             error: None,
             counters: Some(r#"{"n":2}"#.into()),
             worker: "w".into(),

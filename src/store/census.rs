@@ -1,10 +1,27 @@
-//! Who lives and who owns what, as one look shows it.
+//! Who lives and who owns what.
 //!
-//! Owns: the shapes. Never: decides who should own a queue (the coordinator's balance does). Invariant: an owner named here was alive when
-//! the look was taken, by the store's clock.
+//! Owns: the shapes. Never: decides who should own a queue (the coordinator's balance does). Invariant: an owner named in a
+//! census was alive when it was taken, by the store's clock.
 
 use crate::domain::ids::{Epoch, QueueId};
 use std::fmt;
+
+/// A queue this node now owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedQueue {
+    pub queue: String,
+    pub id: QueueId,
+    pub epoch: Epoch,
+}
+
+/// What `take_queues` found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ownership {
+    /// Queues this incarnation owns after the call (all of them, not only those just taken).
+    pub owned: Vec<OwnedQueue>,
+    /// Queues a living other node holds: (queue, node).
+    pub held_by_others: Vec<(String, String)>,
+}
 
 /// A node whose lease has not run out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_postgres::Config;
 
 mod append;
+mod blobs;
 mod commit;
 mod connect;
 mod create;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub commit_lanes: usize,
     /// Connections for writes beside the lanes: appends, job creation, snapshots, tokens.
     pub spare_writers: usize,
+    /// Connections on which large results are written.
+    pub blob_writers: usize,
     /// Connections for reads.
     pub readers: usize,
     /// Longest wait for a connection to be made.
@@ -58,6 +61,7 @@ impl Default for Settings {
         Settings {
             commit_lanes: 4,
             spare_writers: 4,
+            blob_writers: 2,
             readers: 6,
             connect_timeout: Duration::from_secs(3),
             pool_timeout: Duration::from_secs(5),
@@ -96,6 +100,11 @@ impl Postgres {
         Session::from_pool(&self.pools.write, &self.settings).await
     }
 
+    /// A connection for large results, which no commit waits for.
+    async fn blob_writer(&self) -> Result<Session> {
+        Session::from_pool(&self.pools.blob, &self.settings).await
+    }
+
     /// A connection for reads.
     async fn reader(&self) -> Result<Session> {
         Session::from_pool(&self.pools.read, &self.settings).await
@@ -118,6 +127,7 @@ impl Store for Postgres {
             name: "postgres",
             shared: true,
             commit_lanes: self.settings.commit_lanes,
+            blob_lanes: self.settings.blob_writers.max(1),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! then gives the lock back, so the next `open` finds everything settled.
 
 mod append;
+mod blobs;
 mod commit;
 mod create;
 mod delete;
@@ -79,6 +80,8 @@ impl Store for Sqlite {
             name: "sqlite",
             shared: false,
             commit_lanes: 1,
+            // A commit then waits for one piece at most.
+            blob_lanes: 1,
         }
     }
 }

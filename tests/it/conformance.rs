@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tallykeeper::store::{NodeStore, Store};
 
 mod appending;
+mod blobs;
 mod committing;
 mod creating;
 mod facts;
@@ -136,6 +137,17 @@ macro_rules! backends {
                     results_are_filtered_by_verdict,
                     results_come_in_pages_within_a_bound_of_bytes,
                     a_result_carries_everything_that_was_stored,
+                ]
+                blobs: [
+                    a_blob_reads_back_piece_by_piece,
+                    a_result_refers_to_its_blob_and_knows_its_length,
+                    an_old_blob_that_nobody_refers_to_is_swept,
+                    fm36_a_result_whose_blob_is_gone_is_fenced_whole_and_alone,
+                    a_commit_with_a_blob_replayed_is_committed,
+                    discarding_gives_up_only_what_nobody_refers_to,
+                    a_late_result_keeps_its_blob_and_takes_it_along_when_promoted,
+                    a_deleted_jobs_blobs_are_purged,
+                    a_large_result_comes_alone_in_its_page,
                 ]
                 facts: [
                     fm38_logs_are_appended_in_order_and_touch_no_job,

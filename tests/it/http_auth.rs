@@ -31,6 +31,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/v1/jobs/{id}/logs", "read"),
     ("POST", "/v1/jobs/{id}/results", "work"),
     ("GET", "/v1/jobs/{id}/results", "read"),
+    ("GET", "/v1/jobs/{id}/tasks/{task}/result", "read"),
     ("GET", "/v1/jobs/{id}/report", "read"),
     ("GET", "/v1/jobs/{id}/progress", "read"),
     ("GET", "/v1/progress", "read"),

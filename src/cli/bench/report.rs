@@ -21,6 +21,10 @@ pub(super) struct Figure {
 }
 
 impl Figure {
+    pub(super) fn latency_us(&self) -> Option<(u32, u32)> {
+        self.latency_us
+    }
+
     pub(super) fn plain(tasks: u64, elapsed: Duration) -> Figure {
         Figure {
             tasks,
@@ -158,7 +162,7 @@ impl Report {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -3,7 +3,10 @@
 //! Owns: which messages are taken while there is no ledger, or while the node drains. Never: judges, or awaits. Invariant: every request is
 //! answered, kept for later, or dropped with its reply channel, which its caller sees.
 
-use super::{Ask, JobActor, JobDeleted, Load, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Waiter, Wake};
+use super::{
+    Ask, EndHold, HoldLeases, JobActor, JobDeleted, Load, Serve, Settle, StopJob, TakeSnapshot, Undelivered, Waiter,
+    Wake,
+};
 use crate::coordinator::api::CoordinatorError;
 use crate::coordinator::committer::BatchCommitted;
 use crate::coordinator::queue_actor::Unserved;
@@ -82,6 +85,26 @@ impl Handler<Undelivered> for JobActor {
             .map(|lease| (lease.task, lease.seq));
         let leases = leases.collect();
         self.apply(Command::Ungrant { leases }, ctx);
+    }
+}
+
+impl Handler<HoldLeases> for JobActor {
+    type Result = ();
+
+    fn handle(&mut self, message: HoldLeases, ctx: &mut Self::Context) {
+        if self.shared.is_draining() {
+            return; // Nothing expires any more.
+        }
+        let HoldLeases { hold, worker, leases } = message;
+        self.apply(Command::Hold { hold, worker, leases }, ctx);
+    }
+}
+
+impl Handler<EndHold> for JobActor {
+    type Result = ();
+
+    fn handle(&mut self, EndHold(hold): EndHold, ctx: &mut Self::Context) {
+        self.apply(Command::EndHold { hold }, ctx);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::coordinator::queue_actor::Poll;
 use crate::domain::ids::{Run, TaskNo};
 use crate::domain::job::{Fence, NewTask};
 use crate::domain::lease::Lease;
-use crate::domain::ledger::{Item, NewerTokens, TaskStatus};
+use crate::domain::ledger::{Hold, Item, NewerTokens, TaskStatus};
 use crate::store::SnapshotRow;
 use actix::prelude::*;
 use std::sync::Arc;
@@ -110,6 +110,20 @@ pub(in crate::coordinator) struct Serve(pub(in crate::coordinator) Poll);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(in crate::coordinator) struct Undelivered(pub(in crate::coordinator) Vec<Lease>);
+
+/// Results for these leases are being uploaded: they do not expire meanwhile.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in crate::coordinator) struct HoldLeases {
+    pub(in crate::coordinator) hold: Hold,
+    pub(in crate::coordinator) worker: Option<Arc<str>>,
+    pub(in crate::coordinator) leases: Vec<Lease>,
+}
+
+/// The upload has ended, one way or the other.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in crate::coordinator) struct EndHold(pub(in crate::coordinator) Hold);
 
 /// Ownership was proven (again): load the job under this fence.
 #[derive(Message, Clone, Copy)]

@@ -8,7 +8,7 @@ use super::task_map::TaskMap;
 use super::tasks::Spent;
 use super::{Disposition, Effects, Ledger, Reply, Results, Ticket, Waiting};
 use crate::domain::ids::{Attempt, Seq, TaskNo, UnixMs};
-use crate::domain::rows::{AttemptRow, Cause, JobBatch, JobUpdate, OutcomeRow, Verdict};
+use crate::domain::rows::{AttemptRow, Cause, JobBatch, JobUpdate, Kept, OutcomeRow, Verdict};
 use crate::domain::state::State;
 use std::sync::Arc;
 
@@ -298,7 +298,7 @@ impl super::Report {
     /// Bytes of text that this report brings into a batch.
     pub fn bytes(&self) -> usize {
         match self {
-            super::Report::Succeeded { result, .. } => result.as_ref().map_or(0, |text| text.len()),
+            super::Report::Succeeded { result, .. } => result.as_ref().and_then(Kept::text).map_or(0, str::len),
             super::Report::Failed { error, .. } => error.len(),
             super::Report::Unusable => 0,
         }

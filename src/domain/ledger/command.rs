@@ -6,7 +6,7 @@
 use crate::domain::ids::{Attempt, LeaseSeq, Run, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
 use crate::domain::policy::FailureThreshold;
-use crate::domain::rows::JobBatch;
+use crate::domain::rows::{JobBatch, Kept};
 use crate::domain::state::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -14,6 +14,10 @@ use std::sync::Arc;
 /// Names a caller who waits for a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
+
+/// Names an upload under way, which holds the leases it reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hold(pub u64);
 
 /// Everything that can happen to a job.
 #[derive(Debug, Clone)]
@@ -30,6 +34,17 @@ pub enum Command {
         leases: Vec<(TaskNo, LeaseSeq)>,
     },
     Results(Results),
+    /// Results for these leases are on their way: they do not expire before the hold ends, or this ledger does.
+    Hold {
+        hold: Hold,
+        /// None while the upload has not said who it is.
+        worker: Option<Arc<str>>,
+        leases: Vec<Lease>,
+    },
+    /// What was on its way is here, or will not come.
+    EndHold {
+        hold: Hold,
+    },
     Control {
         ticket: Ticket,
         control: Control,
@@ -91,8 +106,7 @@ pub struct Item {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
     Succeeded {
-        /// JSON text, verbatim.
-        result: Option<Box<str>>,
+        result: Option<Kept>,
         counters: Vec<(String, i64)>,
     },
     Failed {

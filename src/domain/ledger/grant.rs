@@ -262,6 +262,7 @@ impl Command {
             Command::Release { ticket, .. } | Command::Control { ticket, .. } | Command::Append { ticket, .. } => {
                 Some(*ticket)
             }
+            Command::Hold { .. } | Command::EndHold { .. } => None,
             Command::Ungrant { .. } | Command::Appended { .. } | Command::Settled(_) | Command::Tick { .. } => None,
         }
     }

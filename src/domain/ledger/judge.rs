@@ -8,7 +8,7 @@ use super::tasks::add;
 use super::{Disposition, Item, Ledger, Report};
 use crate::domain::ids::UnixMs;
 use crate::domain::lease::Lease;
-use crate::domain::rows::{Cause, OutcomeRow, Verdict};
+use crate::domain::rows::{Cause, Kept, OutcomeRow, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ impl Ledger {
     fn succeed(
         &mut self,
         lease: Lease,
-        result: Option<Box<str>>,
+        result: Option<Kept>,
         counters: Vec<(String, i64)>,
         decided: Option<Verdict>,
         worker: &Arc<str>,
@@ -182,7 +182,7 @@ impl Ledger {
         &mut self,
         lease: Lease,
         verdict: Verdict,
-        result: Option<Box<str>>,
+        result: Option<Kept>,
         error: Option<Box<str>>,
         counters: &[(String, i64)],
         worker: &Arc<str>,

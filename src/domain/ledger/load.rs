@@ -15,7 +15,7 @@ use crate::domain::job::{Fence, JobRecord};
 use crate::domain::progress::Throughput;
 use crate::domain::rows::{Fact, FactKind, Verdict};
 use roaring::RoaringBitmap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// What a token from a later epoch or run means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +211,7 @@ impl Loading {
             assigned: seq,
             lease_seq,
             inbox: VecDeque::new(),
+            holds: HashMap::new(),
             in_flight: None::<InFlight>,
             chunks: VecDeque::new(),
             storing: None,

@@ -6,16 +6,16 @@
 use super::Body;
 use crate::http::error::{ApiError, ApiResult};
 use actix_web::web;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 /// Parses JSON, naming the member at fault.
-pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+pub fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> ApiResult<T> {
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
 }
 
 /// Parses once more, slowly, to learn the path of the member at fault.
 #[cold]
-fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+fn explain<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_json::Error) -> ApiError {
     let problem = ApiError::malformed(error.to_string());
     // Broken syntax is no member's fault; its position is in the text.
     if !error.is_data() {
@@ -73,6 +73,7 @@ pub async fn off_thread<T: Send + 'static>(
 mod tests {
     use super::*;
     use crate::http::wire::{CreateJob, LeaseAny, PostResults};
+    use serde::de::DeserializeOwned;
 
     fn field<T: DeserializeOwned>(text: &str) -> Option<String> {
         let error = json::<T>(text.as_bytes()).err().expect("must not parse");

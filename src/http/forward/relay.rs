@@ -8,7 +8,6 @@ use super::{patience, target};
 use crate::coordinator::Neighbour;
 use crate::http::auth::Caller;
 use crate::http::body::budget::Reservation;
-use crate::http::body::next_chunk;
 use crate::http::envelope::{REQUEST_ID, request_id};
 use crate::http::error::{ApiError, ApiResult, PROBLEM_JSON};
 use crate::http::hop::HOP;
@@ -176,9 +175,19 @@ fn does_more_when_repeated(path: &str) -> bool {
     matches!(last, Some("leases" | "tasks"))
 }
 
+/// The next piece of a body as it came, compressed or not; none at its end.
+async fn next_piece(payload: &mut web::Payload, idle_s: u64) -> ApiResult<Option<Bytes>> {
+    match timeout(Duration::from_secs(idle_s), payload.next()).await {
+        Err(_) => Err(ApiError::body_timeout()),
+        Ok(piece) => piece
+            .transpose()
+            .map_err(|error| ApiError::malformed(format!("the body could not be read: {error}"))),
+    }
+}
+
 async fn hold(payload: &mut web::Payload, length: usize, idle_s: u64) -> ApiResult<Bytes> {
     let mut held = BytesMut::with_capacity(length);
-    while let Some(chunk) = next_chunk(payload, idle_s).await? {
+    while let Some(chunk) = next_piece(payload, idle_s).await? {
         held.extend_from_slice(&chunk);
         if held.len() > length {
             return Err(ApiError::malformed("the body is longer than announced"));
@@ -197,7 +206,7 @@ fn pass(
     let (ended, end) = oneshot::channel();
     actix_web::rt::spawn(async move {
         loop {
-            let piece = match next_chunk(&mut payload, idle_s).await {
+            let piece = match next_piece(&mut payload, idle_s).await {
                 Ok(Some(piece)) => Ok(piece),
                 Ok(None) => break,
                 // The other node must not take a part for the whole.

@@ -220,6 +220,7 @@ pub(super) mod tests {
             late: false,
             attempt: 1,
             result: None,
+            blob: None,
             error: (verdict == Verdict::Failed).then(|| "it broke".into()),
             counters: None,
             worker: "w".into(),

@@ -1,21 +1,20 @@
 //! Reading results: a page, or a stream of lines.
 //!
-//! Owns: the cursor and the pace. Never: holds more than one page; the next is read when the client has taken the one before. Invariant:
-//! a stream that ends in order is complete; one that cannot go on is cut off, so that it cannot be taken for complete.
+//! Owns: the cursor and the pace. Never: holds more than one page, and of a large result more than a piece; the next is read when the client
+//! has taken the one before. Invariant: a stream that ends in order is complete; one that cannot go on is cut off, so that it cannot be taken
+//! for complete.
 
+use super::text::Pieces;
 use crate::domain::ids::TaskNo;
 use crate::domain::rows::Verdict;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, ApiResult};
-use crate::http::extract::{JobPath, Query, ok_json, to_json};
+use crate::http::extract::{JobPath, Query, to_json};
 use crate::http::state::AppState;
-use crate::http::views::{self, ResultView};
 use crate::store::{ResultFilter, ResultRow, Store};
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use serde::Serialize;
+use futures_util::stream;
 use std::sync::Arc;
 
 /// `GET /v1/jobs/{id}/results`
@@ -37,25 +36,35 @@ pub async fn list(
     };
     let limit = query.limit(default, settings.list_max_items)?;
     query.finish()?;
-    let job = state.coordinator().job(path.0).await?.record;
-    if !caller.sees(&job.queue) {
-        return Err(ApiError::not_found("job"));
-    }
     let filter = ResultFilter {
-        job: job.id,
-        base_run: job.base_run,
-        run: job.run,
         verdict,
         after,
         limit,
-        max_bytes: settings.result_page_max_bytes,
+        ..current(&state, &caller, path).await?
     };
     let store = Arc::clone(state.coordinator().store());
     if streamed {
         lines(store, filter).await
     } else {
-        page(store.as_ref(), filter).await
+        page(store, filter).await
     }
+}
+
+/// The current view of a job that the caller may see, from its beginning.
+pub async fn current(state: &AppState, caller: &Caller, path: JobPath) -> ApiResult<ResultFilter> {
+    let job = state.coordinator().job(path.0).await?.record;
+    if !caller.sees(&job.queue) {
+        return Err(ApiError::not_found("job"));
+    }
+    Ok(ResultFilter {
+        job: job.id,
+        base_run: job.base_run,
+        run: job.run,
+        verdict: None,
+        after: None,
+        limit: state.settings().list_max_items,
+        max_bytes: state.settings().result_page_max_bytes,
+    })
 }
 
 fn verdict(text: &str) -> ApiResult<Verdict> {
@@ -81,13 +90,8 @@ fn wants_ndjson(req: &HttpRequest) -> bool {
     })
 }
 
-#[derive(Serialize)]
-struct Page<'a> {
-    items: Vec<ResultView<'a>>,
-    next_cursor: Option<String>,
-}
-
-async fn page(store: &dyn Store, mut filter: ResultFilter) -> ApiResult<HttpResponse> {
+/// `{"items":[…],"next_cursor":…}`
+async fn page(store: Arc<dyn Store>, mut filter: ResultFilter) -> ApiResult<HttpResponse> {
     let rows = store.results(&filter).await?;
     filter.after = rows.last().map(|row| row.task);
     // A page may have ended at its limit or at its bytes, and either may be the last: only asking tells.
@@ -96,46 +100,54 @@ async fn page(store: &dyn Store, mut filter: ResultFilter) -> ApiResult<HttpResp
         filter.max_bytes = 1;
         !store.results(&filter).await?.is_empty()
     };
-    ok_json(&Page {
-        items: rows.iter().map(views::result).collect(),
-        next_cursor: filter.after.filter(|_| more).map(|task| task.to_string()),
-    })
+    let next_cursor = filter.after.filter(|_| more).map(|task| task.to_string());
+    let mut pieces = Pieces::new(store);
+    pieces.text(b"{\"items\":[");
+    for (place, row) in rows.iter().enumerate() {
+        if place > 0 {
+            pieces.text(b",");
+        }
+        pieces.row(row)?;
+    }
+    pieces.text(b"],\"next_cursor\":");
+    pieces.text(&to_json(&next_cursor)?);
+    pieces.text(b"}");
+    Ok(pieces.respond("application/json"))
 }
 
 async fn lines(store: Arc<dyn Store>, filter: ResultFilter) -> ApiResult<HttpResponse> {
+    let mut pieces = Pieces::new(store);
     // The first page is read before the answer begins, so that a store that is down is a plain 503.
-    let first = next_page(store.as_ref(), filter).await?;
-    let rest = first.as_ref().map(|(_, filter)| filter.clone());
-    let first = stream::iter(first.map(|(bytes, _)| Ok(bytes)));
-    let others = stream::unfold(rest, move |filter| {
-        let store = Arc::clone(&store);
-        async move {
-            match next_page(store.as_ref(), filter?).await {
-                Ok(page) => page.map(|(bytes, filter)| (Ok(bytes), Some(filter))),
+    let filter = next_page(&mut pieces, filter).await?;
+    let whole = stream::unfold(Some((pieces, filter)), |state| async move {
+        let (mut pieces, mut filter) = state?;
+        loop {
+            match pieces.next().await {
+                Ok(Some(bytes)) => return Some((Ok(bytes), Some((pieces, filter)))),
                 // An error as the last item breaks the connection off.
-                Err(error) => Some((Err(error), None)),
+                Err(error) => return Some((Err(error), None)),
+                Ok(None) => match next_page(&mut pieces, filter?).await {
+                    Ok(after) => filter = after,
+                    Err(error) => return Some((Err(error), None)),
+                },
             }
         }
     });
-    let response = HttpResponse::Ok()
-        .content_type("application/x-ndjson")
-        .streaming(first.chain(others));
-    Ok(response)
+    Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(whole))
 }
 
-/// The lines of one page and where the next begins, or none at the end.
-async fn next_page(store: &dyn Store, mut filter: ResultFilter) -> ApiResult<Option<(Bytes, ResultFilter)>> {
-    let rows: Vec<ResultRow> = store.results(&filter).await?;
+/// Puts the lines of the next page behind the others; answers where the one after it begins, none if this was the end.
+async fn next_page(pieces: &mut Pieces, mut filter: ResultFilter) -> ApiResult<Option<ResultFilter>> {
+    let rows: Vec<ResultRow> = pieces.store().results(&filter).await?;
     let Some(last) = rows.last() else {
         return Ok(None);
     };
     filter.after = Some(last.task);
-    let mut text = Vec::new();
     for row in &rows {
-        text.extend_from_slice(&to_json(&views::result(row))?);
-        text.push(b'\n');
+        pieces.row(row)?;
+        pieces.text(b"\n");
     }
-    Ok(Some((Bytes::from(text), filter)))
+    Ok(Some(filter))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ const LATE: &str = include_str!("queries/late/insert.sql");
 const UPDATE: &str = include_str!("queries/jobs/update.sql");
 const PROMOTE: &str = include_str!("queries/late/promote.sql");
 const EVENTS: &str = include_str!("queries/events/insert.sql");
+const CLAIM: &str = include_str!("queries/blobs/claim.sql");
 const GUARD: &str = include_str!("queries/jobs/guard.sql");
 
 /// Position of a batch in the call, and the batch.
@@ -61,7 +62,7 @@ async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
     let mut refused: HashMap<usize, BatchAnswer> =
         foreign.iter().map(|(index, _)| (*index, BatchAnswer::Fenced)).collect();
     let rows = Rows::gather(&owned)?;
-    if rows.updates.is_empty() && rows.late.is_empty() {
+    if rows.updates.is_empty() && rows.late.is_empty() && rows.blobs.is_empty() {
         let (written, ended) = join(rows.write(session, &statements), session.commit()).await;
         written?;
         ended?;
@@ -85,10 +86,11 @@ async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
     })
 }
 
-/// Jobs whose row the statements got hold of.
+/// Jobs whose row the statements got hold of, and blobs they marked.
 struct Touched {
     updated: HashSet<i64>,
     shared: HashSet<i64>,
+    claimed: HashSet<i64>,
 }
 
 impl Touched {
@@ -96,6 +98,12 @@ impl Touched {
         let job = batch.job.0;
         (batch.update.is_some() && !self.updated.contains(&job))
             || (!batch.late.is_empty() && !self.shared.contains(&job))
+            || self.misses_blob(batch)
+    }
+
+    /// A blob that was swept cannot be had any more: the result has to come again.
+    fn misses_blob(&self, batch: &JobBatch) -> bool {
+        batch.blobs().any(|blob| !self.claimed.contains(&blob.0))
     }
 }
 
@@ -109,7 +117,12 @@ async fn lost(session: &Session, owned: &[Member<'_>], touched: &Touched) -> Res
     let ids: Vec<i64> = missing.iter().map(|(_, batch)| batch.job.0).collect();
     let rows = session.query(GUARD, &[&ids]).await?;
     let found: HashMap<i64, &Row> = rows.iter().map(|row| (row.get("id"), row)).collect();
-    let fate = |(index, batch): &&Member<'_>| Some((*index, refusal(found.get(&batch.job.0).copied(), batch)?));
+    let fate = |(index, batch): &&Member<'_>| {
+        if touched.misses_blob(batch) {
+            return Some((*index, BatchAnswer::Fenced));
+        }
+        Some((*index, refusal(found.get(&batch.job.0).copied(), batch)?))
+    };
     Ok(missing.iter().filter_map(fate).collect())
 }
 
@@ -140,6 +153,7 @@ fn is_ours(row: &Row, update: &JobUpdate) -> bool {
 }
 
 struct Statements {
+    claim: Statement,
     outcomes: Statement,
     attempts: Statement,
     share: Statement,
@@ -152,6 +166,7 @@ struct Statements {
 impl Statements {
     async fn prepare(session: &Session) -> Result<Statements> {
         Ok(Statements {
+            claim: session.prepare(CLAIM).await?,
             outcomes: session.prepare(OUTCOMES).await?,
             attempts: session.prepare(ATTEMPTS).await?,
             share: session.prepare(SHARE).await?,
@@ -164,6 +179,7 @@ impl Statements {
 }
 
 struct Rows<'a> {
+    blobs: Vec<i64>,
     outcomes: OutcomeColumns<'a>,
     attempts: AttemptColumns<'a>,
     late: OutcomeColumns<'a>,
@@ -176,7 +192,11 @@ impl<'a> Rows<'a> {
     fn gather(members: &[Member<'a>]) -> Result<Rows<'a>> {
         let batches = || members.iter().map(|(_, batch)| *batch);
         let updates = || batches().filter_map(|batch| batch.update.as_ref().map(|update| (batch, update)));
+        // In one order everywhere: of two that want the same rows none then waits for the other in a circle.
+        let mut blobs: Vec<i64> = batches().flat_map(JobBatch::blobs).map(|blob| blob.0).collect();
+        blobs.sort_unstable();
         Ok(Rows {
+            blobs,
             outcomes: OutcomeColumns::gather(batches().flat_map(|b| b.outcomes.iter().map(|row| (b.job, row))))?,
             attempts: AttemptColumns::gather(batches().flat_map(|b| b.attempts.iter().map(|row| (b.job, row))))?,
             late: OutcomeColumns::gather(batches().flat_map(|b| b.late.iter().map(|row| (b.job, row))))?,
@@ -189,6 +209,8 @@ impl<'a> Rows<'a> {
     /// Sends everything in one pipeline; answers which jobs' rows it got hold of. The first error is the cause: those behind it only say
     /// that the transaction is aborted.
     async fn write(&self, session: &Session, statements: &Statements) -> Result<Touched> {
+        // Before the pipeline, and only where there are any: what it misses is not written.
+        let claimed = unless(self.blobs.is_empty(), session, &statements.claim, &[&self.blobs]).await?;
         let (facts, changes) = join(
             join4(
                 unless(
@@ -240,6 +262,7 @@ impl<'a> Rows<'a> {
         announced?;
         let ids = |rows: Vec<Row>| rows.iter().map(|row| row.get("id")).collect();
         Ok(Touched {
+            claimed: ids(claimed),
             updated: ids(updated),
             shared: ids(shared),
         })

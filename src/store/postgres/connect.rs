@@ -23,6 +23,7 @@ const READ_PLANS: &str = "-c plan_cache_mode=force_custom_plan";
 /// The pools.
 pub(super) struct Pools {
     pub(super) write: Pool,
+    pub(super) blob: Pool,
     pub(super) read: Pool,
     pub(super) control: Pool,
     pub(super) witness: Pool,
@@ -37,6 +38,7 @@ impl Pools {
                 WRITE_PLANS,
                 settings.commit_lanes + settings.spare_writers,
             )?,
+            blob: pool(config, settings, WRITE_PLANS, settings.blob_writers)?,
             read: pool(config, settings, READ_PLANS, settings.readers)?,
             control: pool(config, settings, WRITE_PLANS, 1)?,
             witness: pool(config, settings, WRITE_PLANS, 1)?,

@@ -24,6 +24,7 @@ pub(super) struct OutcomeColumns<'a> {
     worker: Vec<&'a str>,
     at: Vec<i64>,
     took_ms: Vec<Option<i32>>,
+    blob: Vec<Option<i64>>,
 }
 
 impl<'a> OutcomeColumns<'a> {
@@ -39,7 +40,8 @@ impl<'a> OutcomeColumns<'a> {
             columns.succeeded.push(row.verdict == Verdict::Succeeded);
             columns.attempt.push(narrow("attempt", row.attempt.0)?);
             columns.seq.push(row.seq.0);
-            columns.result.push(row.result.as_deref());
+            columns.result.push(row.text());
+            columns.blob.push(row.blob().map(|blob| blob.0));
             columns.error.push(row.error.as_deref());
             columns.counters.push(row.counters.as_deref());
             columns.worker.push(&row.worker);
@@ -59,7 +61,7 @@ impl<'a> OutcomeColumns<'a> {
         &self.job
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 12] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 13] {
         [
             &self.job,
             &self.run,
@@ -73,6 +75,7 @@ impl<'a> OutcomeColumns<'a> {
             &self.worker,
             &self.at,
             &self.took_ms,
+            &self.blob,
         ]
     }
 }

@@ -3,14 +3,14 @@
 //! Owns: the mapping between columns and domain values. Never: runs a statement. Invariant: what cannot be read is `Corrupt`, what cannot
 //! be written is `Rejected`; nothing is cut.
 
-use crate::domain::ids::{Attempt, Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
+use crate::domain::ids::{Attempt, BlobId, Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{JobError, JobRecord, Tally};
 use crate::domain::logs::{Level, Source};
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
 use crate::store::{
-    FailureRow, LivingNode, LogRow, NodeRow, OwnedQueue, QueueOwner, QueueRow, Result, ResultRow, SpentAttempt,
-    StoreError, TaskRow, TicketRow, TokenRow,
+    BlobRef, FailureRow, LivingNode, LogRow, NodeRow, OwnedQueue, QueueOwner, QueueRow, Result, ResultRow,
+    SpentAttempt, StoreError, TaskRow, TicketRow, TokenRow,
 };
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -150,12 +150,26 @@ pub(super) fn result(row: &Row) -> Result<ResultRow> {
         late: get(row, "late")?,
         attempt: unsigned(row, "attempt")?,
         result: get(row, "result")?,
+        blob: blob(row)?,
         error: get(row, "error")?,
         counters: get(row, "counters")?,
         worker: get(row, "worker")?,
         at: time(row, "at")?,
         took_ms: get::<Option<i32>>(row, "took_ms")?.map(i32::unsigned_abs),
     })
+}
+
+fn blob(row: &Row) -> Result<Option<BlobRef>> {
+    let id: Option<i64> = get(row, "blob_id")?;
+    let bytes: Option<i64> = get(row, "blob_bytes")?;
+    let referred = |id| match bytes {
+        Some(bytes) => Ok(BlobRef {
+            id: BlobId(id),
+            bytes: bytes.unsigned_abs(),
+        }),
+        None => Err(corrupt(format_args!("blob {id} is gone"))),
+    };
+    id.map(referred).transpose()
 }
 
 pub(super) fn failure(row: &Row) -> Result<FailureRow> {

@@ -3,6 +3,7 @@
 //! Owns: the one transaction of `commit`. Never: decides a verdict. Invariant: of one job either everything is written or nothing, and
 //! committing a batch again changes nothing.
 
+use super::blobs;
 use super::fence::Fences;
 use super::record::{parse_state, to_json};
 use crate::domain::ids::{JobId, Run, Seq};
@@ -26,8 +27,12 @@ pub(super) fn commit(tx: &Transaction<'_>, batches: &[JobBatch]) -> Result<Vec<B
     Ok(answers)
 }
 
-/// The guarded UPDATE goes first: where it finds the row elsewhere nothing of the job was written yet, so there is nothing to undo.
+/// The guarded UPDATE goes first: where it finds the row elsewhere nothing of the job was written yet, so there is nothing to undo. Only a
+/// look at the blobs comes before it, for the same reason.
 fn commit_job(tx: &Transaction<'_>, rows: &mut Rows<'_>, batch: &JobBatch) -> Result<BatchAnswer> {
+    if !blobs::are_there(tx, batch)? {
+        return Ok(BatchAnswer::Fenced);
+    }
     let moved = match &batch.update {
         None => rows.position(batch)?.map(|_| false),
         Some(update) if update_job(tx, batch, update)? => Some(true),
@@ -40,6 +45,7 @@ fn commit_job(tx: &Transaction<'_>, rows: &mut Rows<'_>, batch: &JobBatch) -> Re
     let Some(moved) = moved else {
         return Ok(BatchAnswer::Fenced);
     };
+    blobs::claim(tx, batch)?;
     for row in &batch.outcomes {
         Rows::insert_outcome(&mut rows.outcome, batch.job, row)?;
     }
@@ -161,8 +167,9 @@ impl<'tx> Rows<'tx> {
             &*row.worker,
             row.counters,
             row.error,
-            row.result,
+            row.text(),
             row.took_ms,
+            row.blob().map(|blob| blob.0),
         ])?;
         Ok(())
     }

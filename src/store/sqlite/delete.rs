@@ -10,11 +10,12 @@ use crate::store::{Result, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 /// Whatever belongs to a job besides its row.
-const PIECES: [&str; 5] = [
+const PIECES: [&str; 6] = [
     include_str!("queries/deleted/tasks.sql"),
     include_str!("queries/deleted/outcomes.sql"),
     include_str!("queries/deleted/attempts.sql"),
     include_str!("queries/deleted/late.sql"),
+    include_str!("queries/deleted/blobs.sql"),
     include_str!("queries/deleted/logs.sql"),
 ];
 

@@ -4,9 +4,9 @@
 //! at most once.
 
 use super::reads::verdict;
-use crate::domain::ids::{Run, TaskNo, UnixMs};
+use crate::domain::ids::{BlobId, Run, TaskNo, UnixMs};
 use crate::domain::rows::Verdict;
-use crate::store::{Result, ResultFilter, ResultRow};
+use crate::store::{BlobRef, Result, ResultFilter, ResultRow, StoreError};
 use rusqlite::{Connection, Row, params};
 
 /// Reads from the first task after `filter.after` until the page is full by rows or by bytes.
@@ -43,7 +43,7 @@ fn rank(row: &ResultRow) -> (bool, bool, Run) {
 struct Page<'a> {
     filter: &'a ResultFilter,
     rows: Vec<ResultRow>,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl<'a> Page<'a> {
@@ -60,16 +60,21 @@ impl<'a> Page<'a> {
         if self.filter.verdict.is_some_and(|verdict| verdict != row.verdict) {
             return;
         }
-        self.bytes += row.result.as_ref().map_or(0, String::len);
-        self.rows.push(row);
+        let text = row.result.as_ref().map(|text| text.len() as u64);
+        let bytes = text.or(row.blob.map(|blob| blob.bytes)).unwrap_or(0);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes <= self.filter.max_bytes as u64 || self.rows.is_empty() {
+            self.rows.push(row);
+        }
     }
 
     fn is_full(&self) -> bool {
-        self.rows.len() >= self.filter.limit as usize || self.bytes > self.filter.max_bytes
+        self.rows.len() >= self.filter.limit as usize || self.bytes > self.filter.max_bytes as u64
     }
 }
 
-/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, took_ms, key.
+/// Reads a row of `results/page.sql`: task, run, late, succeeded, attempt, at, worker, counters, error, result, took_ms, key, blob id
+/// and bytes.
 fn from_row(row: &Row<'_>) -> Result<ResultRow> {
     Ok(ResultRow {
         task: TaskNo(row.get(0)?),
@@ -84,5 +89,18 @@ fn from_row(row: &Row<'_>) -> Result<ResultRow> {
         result: row.get(9)?,
         took_ms: row.get(10)?,
         key: row.get(11)?,
+        blob: blob(row)?,
     })
+}
+
+fn blob(row: &Row<'_>) -> Result<Option<BlobRef>> {
+    let Some(id) = row.get::<_, Option<i64>>(12)? else {
+        return Ok(None);
+    };
+    let bytes: Option<i64> = row.get(13)?;
+    let bytes = bytes.ok_or_else(|| StoreError::Corrupt(format!("blob {id} is gone")))?;
+    Ok(Some(BlobRef {
+        id: BlobId(id),
+        bytes: bytes.unsigned_abs(),
+    }))
 }

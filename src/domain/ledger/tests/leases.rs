@@ -75,6 +75,77 @@ fn a_claim_that_outlives_its_lease_does_not_free_the_next_one() {
     );
 }
 
+fn hold(bench: &mut Bench, hold: u64, worker: Option<&str>, leases: &[Lease]) {
+    let leases = leases.to_vec();
+    let worker = worker.map(Arc::from);
+    bench.apply(Command::Hold {
+        hold: Hold(hold),
+        worker,
+        leases,
+    });
+}
+
+fn end_hold(bench: &mut Bench, hold: u64) {
+    bench.apply(Command::EndHold { hold: Hold(hold) });
+}
+
+#[test]
+fn fm36_a_lease_does_not_expire_while_its_result_is_uploaded() {
+    let mut bench = Bench::with(2, one_attempt);
+    let leases = bench.grant("w", 2);
+    hold(&mut bench, 1, None, &leases[..1]);
+    bench.pass(10 * LEASE_MS);
+    assert_eq!(bench.counts(), [0, 1, 0, 0, 1], "only the other one expired");
+    let posted = bench.post("w", vec![success(&leases[0])]);
+    assert_eq!(bench.dispositions(posted), [Counted]);
+    end_hold(&mut bench, 1);
+    assert_eq!(bench.state(), State::PartiallySucceeded);
+}
+
+#[test]
+fn a_lease_expires_once_the_last_upload_that_holds_it_has_ended() {
+    let mut bench = Bench::with(1, one_attempt);
+    let lease = bench.grant("w", 1);
+    hold(&mut bench, 1, None, &lease);
+    hold(&mut bench, 2, Some("w"), &lease);
+    bench.pass(LEASE_MS);
+    end_hold(&mut bench, 1);
+    end_hold(&mut bench, 1);
+    end_hold(&mut bench, 3);
+    assert_eq!(bench.counts(), [0, 1, 0, 0, 0]);
+    end_hold(&mut bench, 2);
+    assert_eq!(bench.counts(), [0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn an_upload_holds_only_what_is_current_and_adopts_only_under_a_name() {
+    let mut bench = Bench::new(2);
+    let lease = bench.grant("w", 1)[0];
+    let other = Lease {
+        task: TaskNo(1),
+        ..lease
+    };
+    let wrong = Lease {
+        seq: LeaseSeq(lease.seq.0 + 7),
+        ..lease
+    };
+    let foreign = Lease {
+        job: JobId(lease.job.0 + 1),
+        ..lease
+    };
+    hold(&mut bench, 1, None, &[other, wrong, foreign]);
+    hold(&mut bench, 1, Some("w"), &[wrong, foreign]);
+    assert_eq!(bench.counts(), [1, 1, 0, 0, 0]);
+    hold(&mut bench, 1, Some("w"), &[other]);
+    assert_eq!(
+        bench.counts(),
+        [0, 2, 0, 0, 0],
+        "a token of an undecided task that nobody holds is adopted"
+    );
+    bench.pass(LEASE_MS);
+    assert_eq!(bench.counts(), [0, 1, 1, 0, 0]);
+}
+
 #[test]
 fn an_extension_prolongs_and_never_shortens() {
     let mut bench = Bench::new(1);

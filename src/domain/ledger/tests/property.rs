@@ -38,6 +38,9 @@ enum Op {
     Extend(u8, Vec<Pick>, Option<u8>),
     Release(u8, Vec<Pick>),
     Ungrant(Vec<Pick>),
+    /// An upload holds leases; none: it has not said who it is.
+    Hold(u8, Option<u8>, Vec<Pick>),
+    EndHold(u8),
     Control(Control),
     Append(u32, Option<Index>),
     /// The batch in flight is committed; sometimes without some of its tasks.
@@ -48,6 +51,11 @@ enum Op {
     Save,
     /// kill -9: was the batch in flight committed, was the chunk stored, and is the snapshot found?
     Crash(bool, bool, bool),
+}
+
+/// Under which ticket, which no caller has, the model keeps what an upload holds.
+fn holder(hold: u8) -> Ticket {
+    Ticket(u64::MAX - u64::from(hold))
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
@@ -103,6 +111,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (worker(), picks(), prop::option::of(0..STAGES + 1)).prop_map(|(w, p, stage)| Op::Extend(w, p, stage)),
         2 => (worker(), picks()).prop_map(|(w, picks)| Op::Release(w, picks)),
         1 => picks().prop_map(Op::Ungrant),
+        3 => (0u8..3, prop::option::of(worker()), picks()).prop_map(|(hold, w, picks)| Op::Hold(hold, w, picks)),
+        2 => (0u8..3).prop_map(Op::EndHold),
         4 => control().prop_map(Op::Control),
         2 => (0u32..5, prop::option::weighted(0.3, any::<Index>())).prop_map(|(n, first)| Op::Append(n, first)),
         12 => prop::option::weighted(0.1, any::<Index>()).prop_map(Op::Settle),
@@ -248,6 +258,13 @@ impl History {
             Op::Extend(worker, picks, stage) => self.extend(worker, picks, stage),
             Op::Release(worker, picks) => self.release(worker, picks),
             Op::Ungrant(picks) => self.ungrant(picks),
+            Op::Hold(hold, worker, picks) => self.hold(hold, worker, picks),
+            Op::EndHold(hold) => {
+                self.model.claims.retain(|(claimed_by, _)| *claimed_by != holder(hold));
+                self.tell(Command::EndHold {
+                    hold: Hold(u64::from(hold)),
+                });
+            }
             Op::Control(control) => {
                 let ticket = self.ask(Asked::Control(control));
                 self.tell(Command::Control { ticket, control });
@@ -711,6 +728,25 @@ impl History {
         }
         let leases = tokens.iter().map(|token| (token.task, token.seq)).collect();
         self.tell(Command::Ungrant { leases });
+    }
+
+    fn hold(&mut self, hold: u8, worker: Option<u8>, picks: Vec<Pick>) {
+        let worker = worker.map(|worker| format!("w{worker}"));
+        let leases: Vec<Lease> = picks.iter().filter_map(|pick| self.token(pick)).collect();
+        for token in &leases {
+            let is_current = match &worker {
+                Some(worker) => token.epoch <= self.bench.epoch && self.current(token, worker),
+                None => self.model.holdings().iter().any(|held| held.token == *token),
+            };
+            if is_current {
+                self.model.claims.push((holder(hold), *token));
+            }
+        }
+        self.tell(Command::Hold {
+            hold: Hold(u64::from(hold)),
+            worker: worker.as_deref().map(named),
+            leases,
+        });
     }
 
     fn append(&mut self, tasks: u32, first: Option<Index>) {

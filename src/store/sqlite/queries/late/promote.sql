@@ -1,7 +1,7 @@
 -- ?1 job, ?2 base run, ?3 new run, ?4 the position of the update that starts it. Of several late successes of a task the latest counts.
-INSERT INTO outcomes (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result, took_ms)
+INSERT INTO outcomes (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result, took_ms, blob_id)
 SELECT job, task, ?3, ?4 + 1 + row_number() OVER (ORDER BY task), succeeded, attempt, at, worker, counters, error, result,
-    took_ms
+    took_ms, blob_id
 FROM late
 WHERE job = ?1
     AND run >= ?2

@@ -1,5 +1,5 @@
-INSERT INTO outcomes (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result, took_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+INSERT INTO outcomes (job, task, run, seq, succeeded, attempt, at, worker, counters, error, result, took_ms, blob_id)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
 ON CONFLICT (job, task, run) DO UPDATE SET
     seq = excluded.seq,
     succeeded = excluded.succeeded,
@@ -9,5 +9,6 @@ ON CONFLICT (job, task, run) DO UPDATE SET
     counters = excluded.counters,
     error = excluded.error,
     result = excluded.result,
-    took_ms = excluded.took_ms
+    took_ms = excluded.took_ms,
+    blob_id = excluded.blob_id
 WHERE NOT succeeded AND excluded.succeeded

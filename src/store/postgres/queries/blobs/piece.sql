@@ -1,0 +1,1 @@
+SELECT text FROM blob_pieces WHERE blob = $1 AND piece = $2

@@ -1,0 +1,1 @@
+SELECT 1 FROM blobs WHERE id = ?1 AND NOT given_up
