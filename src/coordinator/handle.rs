@@ -89,13 +89,13 @@ impl Coordinator {
             return self.live_view(&handle).await;
         }
         let record = self.record(job).await?;
-        // Of a job that another node owns only its row is known here; who wants more asks there.
-        let is_ours = self.shows_queue(&record.queue, false);
-        if needs_actor(record.state, record.start_at) && !self.shared.is_draining() && is_ours {
-            let handle = self.handle(job).await?;
-            return self.live_view(&handle).await;
+        if !needs_actor(record.state, record.start_at) {
+            return Ok(self.stored_view(record));
         }
-        Ok(self.stored_view(record))
+        // Its row knows the tally of its last transition only: whoever cannot ask its actor must not show that as the present.
+        self.refuse_when_draining()?;
+        let handle = self.handle(job).await?;
+        self.live_view(&handle).await
     }
 
     async fn live_view(&self, handle: &JobHandle) -> Result<JobView> {
