@@ -13,6 +13,7 @@ mod logging;
 mod meter;
 mod migrate;
 mod node;
+mod nodes;
 mod opening;
 mod output;
 mod run;
@@ -101,6 +102,10 @@ enum Command {
     /// Manage access tokens
     #[command(subcommand, after_help = TOKEN_HELP)]
     Token(token::TokenCommand),
+    /// List the nodes that share a store
+    Nodes(nodes::NodesArgs),
+    /// Ask a node to give up its queues and to end; others take over at once
+    Drain(nodes::DrainArgs),
     /// Bring a store's schema up to date
     Migrate(migrate::MigrateArgs),
     /// Measure this machine, beside the naive ways of doing the same, and check exactness
@@ -119,9 +124,10 @@ Progress, results and the tally are kept in the store; the node's address is pri
 const SERVE_HELP: &str = "\
 Examples:
     tallykeeper serve
-    tallykeeper serve --listen 0.0.0.0:8080 --store postgres://tally@db/tally
+    tallykeeper serve --listen 0.0.0.0:8080 --store postgres://tally@db/tally --advertise http://node1:8080
 
 Without a stored token only a loopback address may be listened on (see `tallykeeper token create`).
+Nodes on one PostgreSQL share its queues; each must be reached by the others at the address it advertises.
 The first line on standard output is `listening on http://ADDR:PORT`. SIGTERM drains and exits with 0.";
 
 const SUBMIT_HELP: &str = "\
@@ -225,6 +231,8 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Cancel(args) => jobs::cancel(args).await,
         Command::Retry(args) => jobs::retry(args).await,
         Command::Token(command) => token::token(command).await,
+        Command::Nodes(args) => nodes::nodes(args).await,
+        Command::Drain(args) => nodes::drain(args).await,
         Command::Migrate(args) => migrate::migrate(args).await,
         Command::Bench(args) => bench::bench(args).await,
     }

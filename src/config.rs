@@ -34,6 +34,8 @@ pub struct Config {
     #[serde(deserialize_with = "text_or_number")]
     pub node_id: String,
     pub node_lease_s: u32,
+    /// Where other nodes reach this one; empty: where it listens.
+    pub advertise: String,
     pub http: HttpSettings,
     pub coordinator: CoordinatorConfig,
     pub limits: LimitsConfig,
@@ -100,6 +102,7 @@ impl Default for Config {
             store: "sqlite:./tallykeeper.db".into(),
             node_id: String::new(),
             node_lease_s: Settings::default().node_lease_s,
+            advertise: String::new(),
             http: HttpSettings::default(),
             coordinator: CoordinatorConfig::default(),
             limits: LimitsConfig::default(),
@@ -194,6 +197,8 @@ pub struct Flags {
     pub store: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
 }
 
 /// The settings could not be read.
@@ -235,6 +240,13 @@ impl Config {
 
     /// Refuses settings with which a node could not work.
     fn check(&self) -> Result<(), ConfigError> {
+        let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+        if !self.advertise.is_empty() && !is_url(&self.advertise) {
+            return Err(ConfigError::OutOfRange {
+                field: "advertise",
+                limit: "an address such as http://HOST:PORT".to_owned(),
+            });
+        }
         let http = &self.http;
         let positive = [
             ("node_lease_s", u64::from(self.node_lease_s)),
@@ -385,6 +397,7 @@ impl fmt::Debug for Config {
             .field("listen", &self.listen)
             .field("node_id", &self.node_id)
             .field("node_lease_s", &self.node_lease_s)
+            .field("advertise", &self.advertise)
             .field("http", &self.http)
             .field("coordinator", &self.coordinator)
             .field("limits", &self.limits)

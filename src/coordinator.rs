@@ -5,12 +5,16 @@
 
 pub mod api;
 mod awaited;
+mod balance;
+mod beat;
 mod blobs;
 mod board;
 mod claimable;
 mod clock;
 mod committer;
+mod creating;
 mod directory;
+mod hand_over;
 mod handle;
 mod job_actor;
 mod log_book;
@@ -18,17 +22,25 @@ mod manner;
 mod naming;
 mod node;
 mod overview;
+mod owners;
+mod peers;
+mod place;
 mod polling;
 mod purger;
 mod queue_actor;
+mod scattered;
 mod shared;
 mod sightings;
 mod snapshotter;
+mod term;
 mod watching;
 
 pub use blobs::LeaseHold;
 pub use board::{Form, Rate, Seat, Sight, Update, Watch};
 pub use node::StartError;
+pub use owners::Neighbour;
+pub use peers::Peers;
+pub use place::{Asker, Place};
 pub use watching::Watched;
 
 use api::CoordinatorError;

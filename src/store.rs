@@ -13,10 +13,12 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 mod blobs;
+mod census;
 pub mod postgres;
 pub mod sqlite;
 
 pub use blobs::{BlobRef, BlobStore};
+pub use census::{Census, ClusterSecret, LivingNode, OwnedQueue, Ownership, QueueOwner};
 
 /// What went wrong with a store call.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -73,25 +75,8 @@ pub struct NodeIdentity {
     pub incarnation: String,
     /// How long the node counts as alive after a heartbeat, in seconds, by the store's clock.
     pub lease_s: u32,
-    /// Where other nodes reach it, for the record.
+    /// Where other nodes reach it; empty while it does not listen.
     pub address: String,
-}
-
-/// A queue this node now owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnedQueue {
-    pub queue: String,
-    pub id: QueueId,
-    pub epoch: Epoch,
-}
-
-/// What `take_queues` found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ownership {
-    /// Queues this incarnation owns after the call (all of them, not only those just taken).
-    pub owned: Vec<OwnedQueue>,
-    /// Queues a living other node holds: (queue, node).
-    pub held_by_others: Vec<(String, String)>,
 }
 
 /// A node as operators see it.
@@ -324,7 +309,7 @@ pub trait NodeStore: Send + Sync {
     /// store notices when the process of an older incarnation is gone: that one is dead at once, whatever is left of its lease.
     async fn register_node(&self, node: &NodeIdentity, replace: bool) -> Result<()>;
 
-    /// A sign of life. `Fenced` if another incarnation has taken this node id.
+    /// A sign of life, which also says where the node is reached. `Fenced` if another incarnation has taken this node id.
     async fn heartbeat(&self, node: &NodeIdentity) -> Result<()>;
 
     /// Takes queues for this incarnation, +1 on the epoch of each one taken: those nobody owns, those of an older incarnation of the
@@ -332,8 +317,20 @@ pub trait NodeStore: Send + Sync {
     /// A take-over waits until every transaction of the old owner has ended, and none of the old owner's commits after it.
     async fn take_queues(&self, node: &NodeIdentity, queue: Option<&str>) -> Result<Ownership>;
 
+    /// Gives up one queue of this incarnation, or all of them; what is not its own stays as it is.
+    async fn release_queues(&self, node: &NodeIdentity, queue: Option<QueueId>) -> Result<()>;
+
+    /// Makes known that this incarnation takes no more queues, until it registers again.
+    async fn announce_drain(&self, node: &NodeIdentity) -> Result<()>;
+
     /// Gives up every queue of this incarnation and marks the node as gone.
     async fn release_node(&self, node: &NodeIdentity) -> Result<()>;
+
+    /// The living nodes by name, and every queue by id with its living owner.
+    async fn census(&self) -> Result<Census>;
+
+    /// What all nodes of this store know and nobody else does; it never changes.
+    async fn cluster_secret(&self) -> Result<ClusterSecret>;
 
     async fn list_nodes(&self) -> Result<Vec<NodeRow>>;
 

@@ -5,8 +5,8 @@
 
 use crate::domain::ids::UnixMs;
 use crate::http::wire::{
-    Appended, Cancel, CreateJob, CreateToken, Empty, Extend, Extended, Granted, Job, JobList, LeaseAny, LeaseJob,
-    PostResults, Problem, Release, Released, ResultsPosted, Retry, TokenCreated, TokenList,
+    Appended, Cancel, CreateJob, CreateToken, Draining, Empty, Extend, Extended, Granted, Job, JobList, LeaseAny,
+    LeaseJob, NodeList, PostResults, Problem, Release, Released, ResultsPosted, Retry, TokenCreated, TokenList,
 };
 use anyhow::{Context, Result, bail};
 use reqwest::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -192,6 +192,18 @@ impl Client {
 
     pub(crate) async fn tokens(&self) -> Answer<TokenList> {
         self.call(self.request(Method::GET, "v1/tokens")).await
+    }
+
+    pub(crate) async fn nodes(&self) -> Answer<NodeList> {
+        self.call(self.request(Method::GET, "v1/nodes")).await
+    }
+
+    pub(crate) async fn drain(&self, node: &str) -> Answer<Draining> {
+        let mut url = self.url("v1/nodes");
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend([node, "drain"]);
+        }
+        self.call(self.prepare(Method::POST, url)).await
     }
 
     pub(crate) async fn revoke_token(&self, id: &str) -> Answer<()> {

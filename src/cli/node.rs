@@ -26,6 +26,8 @@ pub(crate) struct NodeOptions {
     pub(crate) store: StoreAddress,
     pub(crate) postgres: postgres::Settings,
     pub(crate) listen: Vec<SocketAddr>,
+    /// Where other nodes reach this one; empty: where it listens.
+    pub(crate) advertise: String,
     pub(crate) coordinator: Settings,
     pub(crate) http: HttpSettings,
     pub(crate) limits: Limits,
@@ -42,6 +44,7 @@ impl NodeOptions {
             store,
             postgres: postgres::Settings::default(),
             listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+            advertise: String::new(),
             coordinator: Settings {
                 // The name `serve` goes by here: one takes over from the other without waiting for a lease to end.
                 node_id: Config::default().node_name(),
@@ -171,17 +174,14 @@ async fn with_store(
     stop: oneshot::Receiver<()>,
 ) -> Result<()> {
     let settings = options.coordinator;
-    let address = options
-        .listen
-        .first()
-        .map(|address| format!("http://{address}"))
-        .unwrap_or_default();
-    let coordinator = Coordinator::start(store.clone(), settings, address)
+    // Nobody can reach it before it listens.
+    let coordinator = Coordinator::start(store.clone(), settings, String::new())
         .await
         .context("cannot start the node")?;
     match listen(&coordinator, options.http, options.limits, &options.listen).await {
         Ok(serving) => {
             let addresses = serving.addresses.clone();
+            coordinator.listens_at(reached_at(&options.advertise, &addresses));
             // The command may have been interrupted while we started; then `stop` resolves at once.
             let _ = started.send(Started { addresses, token });
             until_stopped(&coordinator, serving, stop).await
@@ -191,6 +191,18 @@ async fn with_store(
             Err(error)
         }
     }
+}
+
+/// The address for other nodes.
+fn reached_at(advertised: &str, listens: &[SocketAddr]) -> String {
+    let Some(first) = listens.first().filter(|_| advertised.is_empty()) else {
+        return advertised.trim_end_matches('/').to_owned();
+    };
+    if first.ip().is_unspecified() {
+        // "Everywhere" is no place to go to; the host's name is the best guess.
+        return format!("http://{}:{}", Config::default().node_name(), first.port());
+    }
+    format!("http://{first}")
 }
 
 async fn listen(
@@ -215,6 +227,7 @@ async fn until_stopped(coordinator: &Coordinator, serving: Serving, stop: onesho
     let end = tokio::select! {
         // A dropped sender is a command that is gone; nobody is left to serve for.
         _ = stop => End::Asked,
+        () = coordinator.drain_asked() => End::Asked,
         () = coordinator.deposed() => End::Deposed,
         ended = &mut server => End::Failed(match ended {
             Ok(Ok(())) => anyhow!("the HTTP server ended"),

@@ -27,6 +27,9 @@ pub(crate) struct ServeArgs {
     /// This node's stable name [env: TALLYKEEPER_NODE_ID] [default: the host's name]
     #[arg(long, value_name = "ID")]
     node_id: Option<String>,
+    /// Where other nodes on the same store reach this one [env: TALLYKEEPER_ADVERTISE] [default: where it listens]
+    #[arg(long, value_name = "URL")]
+    advertise: Option<String>,
     /// File with settings [default: config/tallykeeper.toml, if there is one]
     #[arg(long, value_name = "PATH", env = "TALLYKEEPER_CONFIG")]
     config: Option<PathBuf>,
@@ -47,8 +50,10 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<ExitCode> {
     }
     tokio::select! {
         ended = node.ended() => {
+            // Asked to, by `drain`.
             ended?;
-            bail!("the node ended");
+            tracing::info!("drained");
+            return Ok(ExitCode::SUCCESS);
         }
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -70,6 +75,7 @@ fn options(args: ServeArgs) -> Result<NodeOptions> {
         listen: args.listen,
         store: args.store.map(|store| store.with_password()),
         node_id: args.node_id,
+        advertise: args.advertise,
     };
     // A variable that is no text is none of ours.
     let variables =
@@ -84,6 +90,7 @@ fn options(args: ServeArgs) -> Result<NodeOptions> {
             .with_context(|| format!("the store is not one, such as {DEFAULT_STORE}"))?,
         postgres: config.postgres_settings(),
         listen,
+        advertise: config.advertise.clone(),
         coordinator: config.coordinator_settings(),
         limits: config.limits(),
         http: config.http,

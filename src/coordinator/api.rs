@@ -59,6 +59,7 @@ pub struct GrantedJob {
 pub struct ClaimableJob {
     pub id: JobId,
     pub queue: Arc<str>,
+    pub priority: i32,
 }
 
 /// A result that names its task by key.

@@ -10,6 +10,7 @@ use super::queue_actor::{ListClaimable, Listed};
 use super::{Coordinator, Result};
 use crate::domain::rotation::Place;
 use futures_util::future::join_all;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// Jobs that are being loaded for which one list waits.
@@ -56,7 +57,9 @@ impl Coordinator {
         }
         places.sort_unstable_by_key(|&(place, _)| place);
         let shown = places.into_iter().take(limit);
-        let jobs = shown.map(|((_, _, id), queue)| ClaimableJob { id, queue }).collect();
+        let jobs = shown
+            .map(|((Reverse(priority), _, id), queue)| ClaimableJob { id, queue, priority })
+            .collect();
         Ok((jobs, loading))
     }
 
@@ -67,8 +70,11 @@ impl Coordinator {
             return Ok(false);
         }
         let rows = self.within_store_wait(self.shared.store.list_queues()).await??;
-        let is_new = !rows.iter().any(|row| row.queue == queue);
+        if rows.iter().any(|row| row.queue == queue) {
+            // Whoever owns it, or will when it has work.
+            return Ok(false);
+        }
         self.own_queue(queue).await?;
-        Ok(is_new)
+        Ok(true)
     }
 }

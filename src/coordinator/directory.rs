@@ -9,8 +9,8 @@ use super::queue_actor::QueueActor;
 use crate::domain::ids::{JobId, QueueId};
 use actix::Addr;
 use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Queues of jobs remembered to save a look into the store.
@@ -97,6 +97,10 @@ pub(super) struct Directory {
     queues_of_jobs: Mutex<HashMap<JobId, Arc<str>>>,
     /// Signalled when a queue is entered.
     pub(super) entered: Notify,
+    /// Queues that are being handed over.
+    leaving: Mutex<HashSet<Arc<str>>>,
+    /// Signalled when one of them has left.
+    has_left: Notify,
 }
 
 impl Directory {
@@ -158,6 +162,37 @@ impl Directory {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(queue);
+        self.leaving().remove(queue);
+        self.has_left.notify_waiters();
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue is found no more; whoever asks for it waits until it has left.
+    pub(super) fn begin_leaving(&self, queue: &Arc<str>) {
+        self.leaving().insert(queue.clone());
+        self.queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(queue);
+    }
+
+    pub(super) fn is_leaving(&self, queue: &str) -> bool {
+        self.leaving().contains(queue)
+    }
+
+    /// Waits until a queue is not leaving any more. The caller bounds the wait.
+    pub(super) async fn left(&self, queue: &str) {
+        loop {
+            let mut left = std::pin::pin!(self.has_left.notified());
+            left.as_mut().enable();
+            if !self.is_leaving(queue) {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// The queue of a job, if it is known without asking the store.

@@ -9,13 +9,13 @@ use super::directory::{JobHandle, Lane, Permit};
 use super::job_actor::{Answer, Ask, JobDeleted, Request, Undelivered, needs_actor};
 use super::{Coordinator, Readiness, Result};
 use crate::domain::ids::{JobId, TaskNo, UnixMs};
-use crate::domain::job::{JobRecord, NewJob, NewTask};
+use crate::domain::job::{JobRecord, NewTask};
 use crate::domain::lease::Lease;
 use crate::domain::ledger::Item;
-use crate::domain::logs::{Entry, Level};
+use crate::domain::logs::Entry;
 use crate::domain::progress::{Progress, StageProgress, fraction};
 use crate::domain::state::State;
-use crate::store::{Created, Idempotency, JobFilter, LogFilter, LogRow, Store, StoreError};
+use crate::store::{ClusterSecret, JobFilter, LogFilter, LogRow, Store, StoreError};
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +28,20 @@ const KEY_PAGE_BYTES: usize = 1 << 20;
 const LOG_NAP: Duration = Duration::from_secs(1);
 
 impl Coordinator {
+    /// What nodes of this store prove themselves with to each other.
+    pub fn cluster_secret(&self) -> Option<&ClusterSecret> {
+        self.shared.secret.get()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
+    /// This process of the node.
+    pub fn incarnation(&self) -> &str {
+        &self.shared.identity.incarnation
+    }
+
     /// The store, for reads that need no actor (results, tokens).
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
@@ -45,33 +59,6 @@ impl Coordinator {
 
     pub fn readiness(&self) -> Readiness {
         self.shared.readiness()
-    }
-
-    /// Creates a job; the flag says whether it is new (false: the idempotency key named an existing one).
-    pub async fn create_job(&self, job: NewJob, key: Option<Idempotency>) -> Result<(JobView, bool)> {
-        self.refuse_when_draining()?;
-        let creating = self.shared.store.create_job(&job, key.as_ref());
-        let (record, is_new) = match self.within_store_wait(creating).await?? {
-            Created::New(record) => (record, true),
-            Created::Existing(record) => (record, false),
-            Created::Mismatch => return Err(CoordinatorError::IdempotencyMismatch),
-        };
-        self.shared
-            .directory
-            .note_queue_of(record.id, Arc::from(record.queue.as_str()));
-        if !is_new {
-            return Ok((self.job(record.id).await?, false));
-        }
-        let words = format!("created {} with {} tasks", record.state, record.tally.total);
-        let created = Entry::own(record.id, self.now(), Level::Info, words);
-        self.shared.log_book.note(vec![created]);
-        // The job is durable; whatever happens to its activation, it will be activated again.
-        match self.own_queue(&record.queue).await {
-            Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
-            Ok(_) => self.announce_stored(&record),
-            Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served here yet"),
-        }
-        Ok((self.stored_view(record), true))
     }
 
     /// The queue of a job, from memory where possible.
@@ -97,11 +84,13 @@ impl Coordinator {
             return self.live_view(&handle).await;
         }
         let record = self.record(job).await?;
-        if record.state.is_active() && !self.shared.is_draining() {
-            let handle = self.handle(job).await?;
-            return self.live_view(&handle).await;
+        if !needs_actor(record.state, record.start_at) {
+            return Ok(self.stored_view(record));
         }
-        Ok(self.stored_view(record))
+        // Its row knows the tally of its last transition only: whoever cannot ask its actor must not show that as the present.
+        self.refuse_when_draining()?;
+        let handle = self.handle(job).await?;
+        self.live_view(&handle).await
     }
 
     async fn live_view(&self, handle: &JobHandle) -> Result<JobView> {
@@ -294,6 +283,8 @@ impl Coordinator {
         if let Some(handle) = self.shared.directory.job(job) {
             let leases = leases.iter().filter_map(|text| Lease::decode(text).ok()).collect();
             handle.addr.do_send(Undelivered(leases));
+        } else if self.shared.is_store_shared() {
+            self.give_back_elsewhere(job, leases);
         }
     }
 
@@ -427,7 +418,11 @@ impl Coordinator {
         };
         let begun = decided > 0 || record.state.is_final();
         let owned = record.state != State::Pending && record.state.is_active();
-        let node = owned.then(|| self.shared.identity.node.clone());
+        let node = match owned {
+            true if self.shared.is_store_shared() => self.node_of(&record.queue),
+            true => Some(self.shared.identity.node.clone()),
+            false => None,
+        };
         JobView {
             record,
             progress,

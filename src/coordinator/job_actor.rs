@@ -68,6 +68,8 @@ pub(super) struct JobActor {
     is_dirty: bool,
     idle_check: Option<SpawnHandle>,
     settling: Option<oneshot::Sender<()>>,
+    /// The queue is being handed over: nothing new is taken in.
+    is_closing: bool,
     /// Batches and chunks whose fate the store has not told yet.
     writes_under_way: u32,
     /// A load that waits for them: read before their fate is known, the job would be loaded without them.
@@ -108,6 +110,7 @@ impl JobActor {
             is_dirty: false,
             idle_check: None,
             settling: None,
+            is_closing: false,
             writes_under_way: 0,
             deferred_load: None,
             publisher: Publisher::default(),

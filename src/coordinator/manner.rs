@@ -37,7 +37,7 @@ impl Coordinator {
     }
 
     /// How long a call of this handle may wait from now on.
-    pub(super) fn store_wait(&self) -> Duration {
+    pub fn store_wait(&self) -> Duration {
         match self.manner.patient_until {
             None => self.shared.settings.store_wait,
             Some(until) => until.saturating_duration_since(Instant::now()).max(AT_LEAST),

@@ -1,26 +1,27 @@
-//! The node's life: register, take queues, stay alive, drain.
+//! The node's life: register, take queues, drain.
 //!
-//! Owns: start, heartbeat, recovery after an outage, the order of draining. Never: touches a job but through its actor. Invariant: nothing
+//! Owns: start, recovery after an outage, the order of draining. Never: touches a job but through its actor. Invariant: nothing
 //! is loaded before ownership was proven, and nothing is given up before the last snapshot was written.
 
 use super::api::CoordinatorError;
 use super::committer::Committer;
 use super::directory::{JobHandle, QueueHandle};
-use super::job_actor::{Settle, Wake};
+use super::job_actor::Wake;
 use super::manner::Manner;
-use super::queue_actor::{Activate, DismissPolls, QueueActor};
+use super::queue_actor::{Activate, QueueActor};
 use super::shared::Shared;
-use super::{Coordinator, Result, Settings, log_book, purger, snapshotter};
+use super::term::BootMs;
+use super::{Coordinator, Result, Settings, beat, log_book, purger, snapshotter};
 use crate::domain::ids::JobId;
-use crate::store::{NodeIdentity, OwnedQueue, Ownership, Store, StoreError};
+use crate::store::{NodeIdentity, OwnedQueue, QueueOwner, Store, StoreError};
 use actix::{Actor, Arbiter};
-use futures_util::future::join_all;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// Unfinished jobs read at once while a queue is taken.
 const JOBS_PER_PAGE: u32 = 1_000;
+/// Longest wait to tell others that this node drains.
+const ANNOUNCE: Duration = Duration::from_secs(1);
 
 /// The threads on which actors live. A queue and its jobs share one.
 pub(super) struct Threads {
@@ -60,14 +61,13 @@ impl Drop for Threads {
 pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(
-        "node {node:?} is alive and owns queue {queue:?}; this version serves a store from one node at a time: stop that node, or wait {lease_s} s if it died"
-    )]
-    QueuesHeld { node: String, queue: String, lease_s: u32 },
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
 }
 
 impl Coordinator {
     /// Registers the node, takes its queues and loads their unfinished jobs. Needs a running actix system. The schema must be up to date.
+    /// `address`: where other nodes reach it; empty until [`Coordinator::listens_at`] says so.
     pub async fn start(
         store: Arc<dyn Store>,
         settings: Settings,
@@ -87,6 +87,7 @@ impl Coordinator {
             Committer::start_in_arbiter(&threads.store.handle(), move |_| Committer::new(shared))
         };
         let _ = shared.committer.set(committer.recipient());
+        let _ = shared.secret.set(shared.store.cluster_secret().await?);
         register(&shared).await?;
         let coordinator = Coordinator {
             shared,
@@ -94,24 +95,56 @@ impl Coordinator {
             manner: Manner::default(),
         };
         coordinator.run_duties();
-        let ownership = take_queues(&coordinator.shared).await?;
-        for queue in ownership.owned {
-            let handle = coordinator.enter_queue(queue);
-            coordinator.activate_unfinished(&handle).await?;
-        }
+        coordinator.take_first_queues().await?;
         coordinator.shared.set_started();
+        coordinator.shared.beat_now.notify_one();
         Ok(coordinator)
+    }
+
+    /// Takes what an older incarnation of this node left, or everything if there is no other node; the beat takes a share of the rest.
+    async fn take_first_queues(&self) -> std::result::Result<(), StartError> {
+        let shared = &self.shared;
+        shared.owners.look(shared, Instant::now()).await?;
+        if self.neighbours().is_empty() {
+            let ownership = shared.store.take_queues(&shared.identity, None).await?;
+            for queue in ownership.owned {
+                let handle = self.enter_queue(queue);
+                self.activate_unfinished(&handle).await?;
+            }
+            return Ok(());
+        }
+        let census = shared.owners.census();
+        let ours = |owner: &&QueueOwner| owner.node.as_deref() == Some(shared.identity.node.as_str());
+        for owner in census.queues.iter().filter(ours) {
+            self.take_queue(&owner.queue).await?;
+        }
+        Ok(())
+    }
+
+    /// The node listens there: other nodes may send requests, and it takes its share of the queues.
+    pub fn listens_at(&self, address: String) {
+        self.shared.set_address(address);
+    }
+
+    /// Asks this node to drain and to end; [`Coordinator::drain_asked`] resolves.
+    pub fn ask_to_drain(&self) {
+        self.shared.drain_asked.notify_one();
+    }
+
+    /// Resolves when somebody wants this node to drain and to end.
+    pub async fn drain_asked(&self) {
+        self.shared.drain_asked.notified().await;
     }
 
     /// Starts the node's periodic duties, on the thread that talks to the store.
     fn run_duties(&self) {
-        let shared = self.shared.clone();
+        let (shared, threads) = (self.shared.clone(), Arc::downgrade(&self.threads));
         self.threads.store.spawn(async move {
             actix::spawn(snapshotter::run(shared.clone()));
             actix::spawn(wake_after_outages(shared.clone()));
             actix::spawn(purger::run(shared.clone()));
             actix::spawn(log_book::run(shared.clone()));
-            actix::spawn(beat(shared));
+            actix::spawn(beat::run(shared, threads));
         });
     }
 
@@ -130,7 +163,8 @@ impl Coordinator {
         handle
     }
 
-    async fn activate_unfinished(&self, queue: &QueueHandle) -> std::result::Result<(), StoreError> {
+    /// Gives every unfinished job of a queue its actor.
+    pub(super) async fn activate_unfinished(&self, queue: &QueueHandle) -> std::result::Result<(), StoreError> {
         let mut after = JobId(0);
         loop {
             let jobs = self
@@ -138,7 +172,7 @@ impl Coordinator {
                 .store
                 .list_unfinished(queue.id, after, JOBS_PER_PAGE)
                 .await?;
-            for &job in &jobs {
+            for &job in jobs.iter().filter(|job| self.shared.directory.job(**job).is_none()) {
                 // A mailbox that closed means the node is stopping; its jobs are activated by the next one.
                 let _ = queue.addr.send(Activate(job)).await;
             }
@@ -149,32 +183,9 @@ impl Coordinator {
         }
     }
 
-    /// The handle of a queue that this node owns, taking the queue if nobody does.
-    pub(super) async fn own_queue(&self, queue: &str) -> Result<QueueHandle> {
-        if let Some(handle) = self.shared.directory.queue(queue) {
-            return Ok(handle);
-        }
-        let _one_at_a_time = self.shared.taking.lock().await;
-        if let Some(handle) = self.shared.directory.queue(queue) {
-            return Ok(handle);
-        }
-        let ownership = self
-            .shared
-            .store
-            .take_queues(&self.shared.identity, Some(queue))
-            .await?;
-        let owned = ownership.owned.into_iter().find(|owned| owned.queue == queue);
-        owned
-            .map(|owned| self.enter_queue(owned))
-            .ok_or(CoordinatorError::NotOwner)
-    }
-
     pub(super) async fn activate(&self, queue: &QueueHandle, job: JobId) -> Result<JobHandle> {
-        queue
-            .addr
-            .send(Activate(job))
-            .await
-            .map_err(|_| CoordinatorError::NotOwner)
+        let activated = queue.addr.send(Activate(job)).await;
+        activated.ok().flatten().ok_or(CoordinatorError::NotOwner)
     }
 
     /// Stops granting, answers parked polls, settles what is under way, saves the last snapshots, gives up the queues, closes the streams.
@@ -189,30 +200,19 @@ impl Coordinator {
     async fn drain_jobs(&self) -> Result<()> {
         let shared = &self.shared;
         let deadline = Instant::now() + shared.settings.drain_timeout;
+        let in_time = |_| CoordinatorError::StoreUnavailable;
         shared.start_draining();
         shared.snapshot_now.notify_one();
-        for queue in shared.directory.queues() {
-            queue.addr.do_send(DismissPolls);
-        }
-        let settled = join_all(shared.directory.jobs().into_iter().map(|(_, job)| async move {
-            let (reply, done) = oneshot::channel();
-            job.addr.do_send(Settle(reply));
-            let _ = done.await; // A dropped reply is an actor without a ledger: nothing of it is under way.
-        }));
-        tokio::time::timeout_at(deadline.into(), settled)
-            .await
-            .map_err(|_| CoordinatorError::StoreUnavailable)?;
-        let saved = snapshotter::save_dirty(shared, deadline);
-        tokio::time::timeout_at(deadline.into(), saved)
-            .await
-            .map_err(|_| CoordinatorError::StoreUnavailable)??;
+        let us = shared.identity();
+        // Others take queues sooner if they know; if the store does not answer they find out all the same.
+        let _ = tokio::time::timeout(ANNOUNCE, shared.store.announce_drain(&us)).await;
+        let handed_over = self.hand_over_all(deadline).await;
         // A log is no promise: what cannot be written in time is left out.
         let _ = tokio::time::timeout_at(deadline.into(), shared.log_book.flush()).await;
-        let released = shared.store.release_node(&shared.identity);
-        tokio::time::timeout_at(deadline.into(), released)
-            .await
-            .map_err(|_| CoordinatorError::StoreUnavailable)??;
-        Ok(())
+        let released = tokio::time::timeout_at(deadline.into(), shared.store.release_node(&us)).await;
+        shared.leave();
+        handed_over?;
+        Ok(released.map_err(in_time)??)
     }
 
     /// Returns when another incarnation has taken this node's id: the process must exit.
@@ -229,56 +229,18 @@ async fn register(shared: &Shared) -> std::result::Result<(), StoreError> {
     // A store that one process alone can open has no other living incarnation.
     let replace = !shared.store.capabilities().shared;
     loop {
+        let sent = BootMs::now();
         match shared.store.register_node(&shared.identity, replace).await {
+            Ok(()) => {
+                shared.term.renewed(sent);
+                return Ok(());
+            }
             Err(StoreError::Conflict(why)) if Instant::now() < deadline => {
                 tracing::info!(%why, "waiting for the older incarnation of this node to end");
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
-            answered => return answered,
+            Err(refused) => return Err(refused),
         }
-    }
-}
-
-async fn take_queues(shared: &Shared) -> std::result::Result<Ownership, StartError> {
-    let lease_s = shared.settings.node_lease_s;
-    let deadline = Instant::now() + Duration::from_secs(u64::from(lease_s) + 2);
-    loop {
-        let ownership = shared.store.take_queues(&shared.identity, None).await?;
-        let Some((queue, node)) = ownership.held_by_others.first().cloned() else {
-            return Ok(ownership);
-        };
-        if Instant::now() >= deadline {
-            return Err(StartError::QueuesHeld { node, queue, lease_s });
-        }
-        tracing::info!(%node, %queue, "waiting for the other node's lease to run out");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Renews the node's lease and re-anchors its clock.
-async fn beat(shared: Arc<Shared>) {
-    let interval = Duration::from_millis(u64::from(shared.settings.node_lease_s) * 1000 / 3);
-    loop {
-        tokio::time::sleep(interval).await;
-        if shared.is_draining() {
-            return;
-        }
-        match shared.store.heartbeat(&shared.identity).await {
-            Ok(()) => match shared.store.clock().await {
-                Ok(now) => {
-                    shared.clock.anchor(now);
-                    shared.store_answered();
-                }
-                Err(error) => shared.store_failed(&error),
-            },
-            Err(StoreError::Fenced(why)) => {
-                tracing::error!(%why, "another incarnation of this node has started; this one ends");
-                shared.depose();
-                return;
-            }
-            Err(error) => shared.store_failed(&error),
-        }
-        shared.beat();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Asking any of some queues for work.
+//! Asking any of some queues of this node for work.
 //!
 //! Owns: the order in which queues are asked, and waiting in all of them at once. Never: chooses among a queue's jobs (the rotation does).
 //! Invariant: a call ends by its deadline, and an answer without tasks means that there was no work, not that something failed.
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 impl Coordinator {
-    /// The fair next job among some queues gives tasks; without any the call waits, at most as long as it says.
-    pub async fn lease_any(&self, call: LeaseAny) -> Result<Granted> {
+    /// The fair next job among some queues of this node gives tasks; without any the call waits, at most as long as it says.
+    pub async fn lease_here(&self, call: LeaseAny) -> Result<Granted> {
         self.refuse_when_draining()?;
         let _asking = self.shared.sightings.asks(&call.worker, &call.queues, self.now());
         let deadline = Instant::now() + call.wait;
@@ -75,7 +75,7 @@ impl Coordinator {
     }
 
     /// The last grant again, if the call repeats the one that got it: the job that comes next by now may be another.
-    async fn replay(&self, call: &LeaseAny) -> Result<Option<Granted>> {
+    pub async fn replay(&self, call: &LeaseAny) -> Result<Option<Granted>> {
         let Some(job) = call
             .request_id
             .as_ref()
@@ -108,7 +108,7 @@ impl Coordinator {
             {
                 drop(permit);
                 let wait = deadline.saturating_duration_since(Instant::now());
-                return Box::pin(self.lease_any(LeaseAny { wait, ..call.clone() })).await;
+                return Box::pin(self.lease_here(LeaseAny { wait, ..call.clone() })).await;
             }
             // The bound lets a draining node answer in time.
             let nap = deadline.min(Instant::now() + Duration::from_millis(500));

@@ -4,12 +4,14 @@
 //! soon as a job of the queue has work, and is answered at most once.
 
 mod listing;
+mod poll;
 
 pub(super) use listing::{ListClaimable, Listed, Served};
+pub(super) use poll::Poll;
 
 use super::api::{CoordinatorError, Granted};
-use super::directory::{HeadRank, JobHandle, Permit};
-use super::job_actor::{Answer, JobActor, Load, Replier, Serve, StopJob};
+use super::directory::{HeadRank, JobHandle};
+use super::job_actor::{Answer, JobActor, Load, Serve, StopJob};
 use super::shared::Shared;
 use crate::domain::ids::{Epoch, JobId, QueueId};
 use crate::domain::job::Fence;
@@ -23,61 +25,6 @@ use std::time::Duration;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-
-/// A worker that waits for work of any job; it may wait in several queues at once.
-#[derive(Clone)]
-pub(super) struct Poll {
-    pub(super) worker: Arc<str>,
-    pub(super) max_tasks: u32,
-    pub(super) request_id: Option<String>,
-    reply: Arc<Mutex<Option<Replier>>>,
-    _permit: Arc<Permit>,
-    /// Jobs that were asked in this round, and which of their offers that was.
-    tried: Vec<(JobId, u64)>,
-    /// Whether it may stay when there is nothing; else it is told so once that is certain.
-    may_park: bool,
-    /// Its place among the parked.
-    since: Option<u64>,
-}
-
-impl Poll {
-    pub(super) fn new(
-        worker: Arc<str>,
-        max_tasks: u32,
-        request_id: Option<String>,
-        reply: Replier,
-        permit: Arc<Permit>,
-        may_park: bool,
-    ) -> Poll {
-        let reply = Arc::new(Mutex::new(Some(reply)));
-        Poll {
-            worker,
-            max_tasks,
-            request_id,
-            reply,
-            _permit: permit,
-            tried: Vec::new(),
-            may_park,
-            since: None,
-        }
-    }
-
-    /// Does its caller still wait?
-    fn is_waiting(&self) -> bool {
-        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
-        reply.as_ref().is_some_and(|reply| !reply.is_closed())
-    }
-
-    pub(super) fn answer(&self, answer: Result<Answer, CoordinatorError>) {
-        self.try_answer(answer);
-    }
-
-    /// Answers unless somebody else did, or the caller is gone.
-    pub(super) fn try_answer(&self, answer: Result<Answer, CoordinatorError>) -> bool {
-        let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
-        reply.is_some_and(|reply| reply.send(answer).is_ok())
-    }
-}
 
 /// A caller polls this queue.
 #[derive(Message)]
@@ -119,13 +66,23 @@ pub(super) struct OwnershipInDoubt {
 
 /// Make sure that a job of this queue has its actor.
 #[derive(Message)]
-#[rtype(result = "JobHandle")]
+#[rtype(result = "Option<JobHandle>")]
 pub(super) struct Activate(pub(super) JobId);
 
-/// No more grants: tell every parked caller that there is nothing.
+/// The queue is being handed over: no more grants, parked callers go. Answers the jobs that have to settle.
+#[derive(Message)]
+#[rtype(result = "Vec<(JobId, Addr<JobActor>)>")]
+pub(super) struct StandDown;
+
+/// The queue was given up: stop, with every job.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct DismissPolls;
+pub(super) struct StopQueue;
+
+/// The store says that another node, or nobody, has the queue under this epoch.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub(super) struct OwnedElsewhere(pub(super) Epoch);
 
 /// How many callers wait here?
 #[derive(Message)]
@@ -146,6 +103,8 @@ pub(super) struct QueueActor {
     parked_ever: u64,
     sweep_at: usize,
     head: Arc<Mutex<HeadRank>>,
+    /// It is being handed over.
+    is_leaving: bool,
 }
 
 impl QueueActor {
@@ -168,6 +127,7 @@ impl QueueActor {
             parked_ever: 0,
             sweep_at: 64,
             head,
+            is_leaving: false,
         }
     }
 
@@ -178,6 +138,13 @@ impl QueueActor {
     /// Passes a poll to the next job whose offer it has not tried; without one it parks or is sent home. Returns its place if it parked.
     fn dispatch(&mut self, mut poll: Poll) -> Option<u64> {
         if !poll.is_waiting() {
+            return None;
+        }
+        if self.is_leaving {
+            return self.send_away(&poll);
+        }
+        if let Err(lapsed) = self.shared.check_term() {
+            poll.answer(Err(lapsed));
             return None;
         }
         let untried = |job: &JobId| !poll.tried.contains(&(*job, self.offer_of(*job)));
@@ -253,11 +220,7 @@ impl QueueActor {
     fn resolve(&mut self, doubt: OwnershipInDoubt, owned: Option<OwnedQueue>, ctx: &mut Context<Self>) {
         let Some(owned) = owned else {
             tracing::warn!(queue = %self.name, "the queue belongs to another node now");
-            self.shared.directory.leave_queue(&self.name);
-            self.jobs.values().for_each(|job| job.addr.do_send(StopJob));
-            self.dismiss();
-            ctx.stop();
-            return;
+            return self.stop(ctx);
         };
         let fence = Fence {
             queue: owned.id,
@@ -277,10 +240,31 @@ impl QueueActor {
         }
     }
 
+    /// Nothing more is served here. Parked callers are told where that was decided.
+    fn stop(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.is_leaving, true) {
+            // Should the row be ours after all, writes of this epoch may be under way: it is not served again under the same one.
+            self.shared.abandon(self.fence.queue);
+            self.shared.directory.leave_queue(&self.name);
+        }
+        self.jobs.values().for_each(|job| job.addr.do_send(StopJob));
+        self.dismiss();
+        ctx.stop();
+    }
+
     fn dismiss(&mut self) {
         for (_, poll) in std::mem::take(&mut self.parked) {
-            poll.answer(Ok(Answer::Granted(Granted::default())));
+            self.send_away(&poll);
         }
+    }
+
+    /// Elsewhere there may be work; a node that ends says that there is none, so that its caller can go on.
+    fn send_away(&self, poll: &Poll) -> Option<u64> {
+        poll.answer(match self.shared.is_draining() {
+            true => Ok(Answer::Granted(Granted::default())),
+            false => Err(CoordinatorError::NotOwner),
+        });
+        None
     }
 }
 
@@ -347,8 +331,11 @@ impl Handler<Activate> for QueueActor {
     type Result = MessageResult<Activate>;
 
     fn handle(&mut self, Activate(job): Activate, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_leaving {
+            return MessageResult(None);
+        }
         if let Some(handle) = self.jobs.get(&job).filter(|handle| handle.addr.connected()) {
-            return MessageResult(handle.clone());
+            return MessageResult(Some(handle.clone()));
         }
         let actor = JobActor::new(job, self.shared.clone(), ctx.address(), self.fence).start();
         let handle = JobHandle::new(actor, self.name.clone(), &self.shared.settings);
@@ -356,7 +343,7 @@ impl Handler<Activate> for QueueActor {
         self.loading.insert(job);
         self.shared.directory.enter_job(job, handle.clone());
         metrics::gauge!("tallykeeper_active_jobs", "queue" => self.name.to_string()).set(self.jobs.len() as f64);
-        MessageResult(handle)
+        MessageResult(Some(handle))
     }
 }
 
@@ -368,11 +355,38 @@ impl Handler<CountParked> for QueueActor {
     }
 }
 
-impl Handler<DismissPolls> for QueueActor {
+impl Handler<StandDown> for QueueActor {
+    type Result = MessageResult<StandDown>;
+
+    fn handle(&mut self, _: StandDown, _: &mut Self::Context) -> Self::Result {
+        self.is_leaving = true;
+        self.dismiss();
+        MessageResult(
+            self.jobs
+                .iter()
+                .map(|(job, handle)| (*job, handle.addr.clone()))
+                .collect(),
+        )
+    }
+}
+
+impl Handler<StopQueue> for QueueActor {
     type Result = ();
 
-    fn handle(&mut self, _: DismissPolls, _: &mut Self::Context) {
-        self.dismiss();
+    fn handle(&mut self, _: StopQueue, ctx: &mut Self::Context) {
+        self.stop(ctx);
+    }
+}
+
+impl Handler<OwnedElsewhere> for QueueActor {
+    type Result = ();
+
+    fn handle(&mut self, OwnedElsewhere(epoch): OwnedElsewhere, ctx: &mut Self::Context) {
+        // An older epoch was read before we took the queue. While it is being handed over its row is free.
+        if epoch >= self.fence.epoch && !self.is_leaving {
+            tracing::warn!(queue = %self.name, "the queue is not ours any more");
+            self.stop(ctx);
+        }
     }
 }
 

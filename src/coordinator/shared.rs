@@ -1,6 +1,6 @@
 //! What every part of the node can see.
 //!
-//! Owns: the store, settings, clock, directory, and the flags `draining` and `store_up`. Never: changes a job. Invariant: `store_up` turns
+//! Owns: the store, settings, clock, term, directories, and the flags `draining` and `store_up`. Never: changes a job. Invariant: `store_up` turns
 //! false at the first call the store did not answer, and true at the first one it did.
 
 use super::board::Board;
@@ -9,20 +9,26 @@ use super::committer::CommitBatch;
 use super::directory::Directory;
 use super::job_actor::TakeSnapshot;
 use super::log_book::LogBook;
+use super::owners::Owners;
+use super::peers::Peers;
 use super::sightings::Sightings;
-use super::{Readiness, Settings};
-use crate::domain::ids::{JobId, LeaseSeq, UnixMs};
-use crate::store::{NodeIdentity, Store, StoreError};
+use super::term::Term;
+use super::{CoordinatorError, Readiness, Settings};
+use crate::domain::ids::{JobId, LeaseSeq, QueueId, UnixMs};
+use crate::store::{ClusterSecret, NodeIdentity, Store, StoreError};
 use actix::Recipient;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 
 /// Jobs loaded at the same time; more would only queue in the store.
 const LOADS_AT_ONCE: usize = 8;
 /// Workers whose last grant is remembered.
 const WORKERS_REMEMBERED: usize = 65_536;
+/// After an outage that everybody had, the others get so long to come back before anything is taken from them.
+const OTHERS_COME_BACK: Duration = Duration::from_secs(1);
 /// A heartbeat loop that was not heard for this many leases has stalled.
 const STALLED_AFTER_LEASES: i64 = 2;
 
@@ -31,6 +37,20 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) identity: NodeIdentity,
     pub(super) clock: Clock,
+    pub(super) term: Term,
+    pub(super) owners: Owners,
+    pub(super) secret: OnceLock<ClusterSecret>,
+    peers: OnceLock<Arc<dyn Peers>>,
+    /// Where other nodes reach this one; empty until it listens.
+    address: Mutex<String>,
+    /// Queues given up here but maybe not in the store.
+    abandoned: Mutex<BTreeSet<QueueId>>,
+    /// One round of taking and giving at a time.
+    pub(super) tending: Arc<tokio::sync::Mutex<()>>,
+    /// Wakes the heartbeat before its interval is over.
+    pub(super) beat_now: Notify,
+    /// Somebody wants this node to drain.
+    pub(super) drain_asked: Notify,
     pub(super) directory: Directory,
     pub(super) board: Arc<Board>,
     pub(super) log_book: LogBook,
@@ -55,14 +75,19 @@ pub(super) struct Shared {
     pub(super) holds: AtomicU64,
     pub(super) loads: Semaphore,
     pub(super) servings: AtomicU64,
+    /// Calls that asked several owners.
+    pub(super) scattered: AtomicU64,
     /// Which job gave a worker its last grant, and under which request id.
     last_grants: Mutex<HashMap<Arc<str>, (String, JobId)>>,
     activations: AtomicU64,
     draining: AtomicBool,
+    left: AtomicBool,
     started: AtomicBool,
     deposed: AtomicBool,
     store_up: AtomicBool,
     last_beat_ms: AtomicU64,
+    /// When the lease was renewed after a lapse.
+    renewed_at: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -72,11 +97,24 @@ impl Shared {
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
         let blob_lanes = Semaphore::new(store.capabilities().blob_lanes.max(1));
         let board = Arc::new(Board::new(settings.streams_max, settings.stream_messages_per_s));
+        let term = match store.capabilities().shared {
+            true => Term::of_lease(settings.node_lease_s),
+            false => Term::endless(),
+        };
         Shared {
             store,
             settings,
-            identity,
             clock: Clock::anchored(now),
+            term,
+            owners: Owners::default(),
+            secret: OnceLock::new(),
+            peers: OnceLock::new(),
+            address: Mutex::new(identity.address.clone()),
+            identity,
+            abandoned: Mutex::default(),
+            tending: Arc::default(),
+            beat_now: Notify::new(),
+            drain_asked: Notify::new(),
             directory: Directory::default(),
             board,
             log_book,
@@ -93,14 +131,82 @@ impl Shared {
             holds: AtomicU64::new(0),
             loads: Semaphore::new(LOADS_AT_ONCE),
             servings: AtomicU64::new(0),
+            scattered: AtomicU64::new(0),
             last_grants: Mutex::default(),
             activations: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             started: AtomicBool::new(false),
             deposed: AtomicBool::new(false),
             store_up: AtomicBool::new(true),
             last_beat_ms: AtomicU64::new(now.0.max(0) as u64),
+            renewed_at: Mutex::default(),
         }
+    }
+
+    /// Who this node is, and where it is reached by now.
+    pub(super) fn identity(&self) -> NodeIdentity {
+        NodeIdentity {
+            address: self.address.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ..self.identity.clone()
+        }
+    }
+
+    pub(super) fn set_address(&self, address: String) {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        self.beat_now.notify_one();
+    }
+
+    pub(super) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.peers.get()
+    }
+
+    pub(super) fn set_peers(&self, peers: Arc<dyn Peers>) {
+        // Set twice only by a test that mounts the API twice; both speak the same way.
+        let _ = self.peers.set(peers);
+    }
+
+    pub(super) fn is_store_shared(&self) -> bool {
+        self.store.capabilities().shared
+    }
+
+    /// While the lease has lapsed another node may be the owner of everything here.
+    pub(super) fn check_term(&self) -> Result<(), CoordinatorError> {
+        match self.term.holds() && !self.is_deposed() {
+            true => Ok(()),
+            false => Err(CoordinatorError::StoreUnavailable),
+        }
+    }
+
+    /// The lease holds again after a lapse: leases of tasks get back the time it took.
+    pub(super) fn note_renewal(&self) {
+        *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.recovered.notify_one();
+    }
+
+    /// Has everybody's lease lapsed a moment ago, as ours has? Then an owner that looks dead is likely to come back.
+    pub(super) fn lets_others_come_back(&self) -> bool {
+        let renewed_at = *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed_at.is_some_and(|at| at.elapsed() < OTHERS_COME_BACK)
+    }
+
+    pub(super) fn abandon(&self, queue: QueueId) {
+        self.abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(queue);
+    }
+
+    pub(super) fn abandoned(&self) -> Vec<QueueId> {
+        let abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        abandoned.iter().copied().collect()
+    }
+
+    pub(super) fn forget_abandoned(&self, queue: QueueId) {
+        self.abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&queue);
     }
 
     /// A range of lease numbers that no other activation of this process uses.
@@ -143,8 +249,14 @@ impl Shared {
             .collect()
     }
 
+    pub(super) fn take_dirty_of(&self, jobs: &[JobId]) -> Vec<(JobId, Recipient<TakeSnapshot>)> {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().filter_map(|job| dirty.remove_entry(job)).collect()
+    }
+
+    /// Does the store answer, and may we act on what it said? Nothing expires otherwise.
     pub(super) fn is_store_up(&self) -> bool {
-        self.store_up.load(Ordering::Relaxed)
+        self.store_up.load(Ordering::Relaxed) && self.term.holds()
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
@@ -170,8 +282,22 @@ impl Shared {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Everything is given up, and the node counts as gone.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        self.beat_now.notify_one();
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_started(&self) {
         self.started.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// Another incarnation has taken this node's id: nothing may be served any more.
@@ -194,9 +320,10 @@ impl Shared {
         let silent_ms = self.clock.now().0 - self.last_beat_ms.load(Ordering::Relaxed) as i64;
         let stalled = silent_ms > STALLED_AFTER_LEASES * i64::from(self.settings.node_lease_s) * 1000;
         let reasons: Vec<&'static str> = [
-            ("starting", !self.started.load(Ordering::Relaxed)),
+            ("starting", !self.is_started()),
             ("draining", self.is_draining()),
-            ("store_unavailable", !self.is_store_up()),
+            ("store_unavailable", !self.store_up.load(Ordering::Relaxed)),
+            ("lease_lapsed", !self.term.holds()),
             ("replaced", self.is_deposed()),
             ("timers_stalled", stalled),
         ]
@@ -206,6 +333,43 @@ impl Shared {
         Readiness {
             ready: reasons.is_empty(),
             reasons,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::Sqlite;
+
+    fn shared(path: &std::path::Path) -> Shared {
+        let store = Arc::new(Sqlite::open(path).expect("a new file opens"));
+        let settings = Settings::default();
+        let identity = NodeIdentity {
+            node: "n".into(),
+            incarnation: "1".into(),
+            lease_s: settings.node_lease_s,
+            address: String::new(),
+        };
+        Shared::new(store, settings, identity, UnixMs(1_000_000))
+    }
+
+    #[test]
+    fn fm47_a_heartbeat_that_stalls_turns_readiness_false_until_it_beats_again() {
+        let path = std::env::temp_dir().join(format!("tk-stalled-{:016x}.db", rand::random::<u64>()));
+        let shared = shared(&path);
+        shared.set_started();
+        shared.beat();
+        assert!(shared.readiness().ready, "{:?}", shared.readiness());
+        // No beat for a while, though the store answers and nothing else is amiss.
+        let stalled_ms = STALLED_AFTER_LEASES * i64::from(shared.settings.node_lease_s) * 1000 + 1;
+        shared.clock.anchor(UnixMs(shared.clock.now().0 + stalled_ms));
+        assert_eq!(shared.readiness().reasons, ["timers_stalled"]);
+        shared.beat();
+        assert!(shared.readiness().ready);
+        drop(shared);
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
         }
     }
 }

@@ -48,6 +48,18 @@ pub(super) async fn save_dirty(shared: &Shared, deadline: Instant) -> Result<(),
     Ok(())
 }
 
+/// Saves those of a queue's jobs that changed since they were last saved.
+pub(super) async fn save_jobs(shared: &Shared, jobs: &[JobId], deadline: Instant) -> Result<(), StoreError> {
+    let _one_at_a_time = shared.saving.lock().await;
+    let mut dirty = shared.take_dirty_of(jobs);
+    while !dirty.is_empty() {
+        let rest = dirty.split_off(dirty.len().min(JOBS_AT_ONCE));
+        save_some(shared, &dirty, deadline).await?;
+        dirty = rest;
+    }
+    Ok(())
+}
+
 async fn save_some(
     shared: &Shared,
     jobs: &[(JobId, Recipient<TakeSnapshot>)],

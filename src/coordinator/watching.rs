@@ -3,7 +3,7 @@
 //! Owns: joining the board before looking at the job. Never: sends a message anywhere. Invariant: between the first update a reader sees
 //! and the next ones nothing is missed, whether the job has an actor, gets one meanwhile, or loses it.
 
-use super::api::CoordinatorError;
+use super::api::{CoordinatorError, JobView};
 use super::board::{Rate, Seat, Update, Watch};
 use super::directory::Lane;
 use super::handle::mismatched;
@@ -11,6 +11,7 @@ use super::job_actor::{Answer, Request, needs_actor};
 use super::{Coordinator, Result};
 use crate::domain::ids::JobId;
 use crate::domain::job::JobRecord;
+use crate::domain::state::State;
 use crate::store::JobFilter;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -67,14 +68,20 @@ impl Coordinator {
         }
     }
 
-    /// The newest jobs that match, each with its present.
-    pub async fn watch_listed(&self, filter: &JobFilter, rate: Rate) -> Result<Vec<Watched>> {
+    /// Of the newest jobs that match those in queues that `shows` lets through, each with its present.
+    pub async fn watch_listed(
+        &self,
+        filter: &JobFilter,
+        rate: Rate,
+        shows: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Watched>> {
         self.refuse_when_draining()?;
-        let records = self.within_store_wait(self.shared.store.list_jobs(filter)).await??;
-        join_all(records.into_iter().map(|record| self.watch_record(record, rate)))
-            .await
-            .into_iter()
-            .collect()
+        let mut records = self.within_store_wait(self.shared.store.list_jobs(filter)).await??;
+        records.retain(|record| shows(&record.queue));
+        let watched = join_all(records.into_iter().map(|record| self.watch_record(record, rate))).await;
+        // A job that has moved since is shown by its new owner.
+        let stays = |watched: &Result<Watched>| !matches!(watched, Err(CoordinatorError::NotOwner));
+        watched.into_iter().filter(stays).collect()
     }
 
     async fn watch_record(&self, record: JobRecord, rate: Rate) -> Result<Watched> {
@@ -101,6 +108,13 @@ impl Coordinator {
     /// Turns true when every stream has to end: the node hands over what it owns.
     pub fn streams_closed(&self) -> slot::Receiver<bool> {
         self.shared.board.closed()
+    }
+
+    /// Makes a job known that waits to be started, and has no actor to do it.
+    pub fn announce_pending(&self, view: &JobView) {
+        if view.record.state == State::Pending && self.shared.board.has_listeners() {
+            self.shared.board.announce(&Update::new(view.clone()));
+        }
     }
 
     /// Makes a new job known that has no actor to do it.

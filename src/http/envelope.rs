@@ -2,11 +2,13 @@
 //!
 //! Owns: `X-Request-Id` and the request metrics. Never: looks into a body. Invariant: every answer carries the id its log lines carry.
 
+use super::state::AppState;
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
+use actix_web::{Error, HttpMessage, web};
 use std::time::Instant;
 use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
@@ -53,6 +55,11 @@ impl RootSpanBuilder for RequestSpan {
     }
 }
 
+/// The id of the request with these extensions.
+pub fn request_id(extensions: &Extensions) -> Option<HeaderValue> {
+    extensions.get::<CorrelationId>().map(|CorrelationId(id)| id.clone())
+}
+
 /// The client's own id, if it is short and printable.
 fn given_id(request: &ServiceRequest) -> Option<HeaderValue> {
     let value = request.headers().get(&REQUEST_ID)?;
@@ -70,6 +77,14 @@ pub async fn surround<B: MessageBody + 'static>(
     let method = method_label(req.method().as_str());
     let id = req.extensions().get::<CorrelationId>().cloned();
     let mut response = next.call(req).await?.map_into_boxed_body();
+    let state = response.request().app_data::<web::Data<AppState>>();
+    if state.is_some_and(|state| state.coordinator().is_draining()) {
+        // The next request on this connection might meet a socket that is being closed.
+        response
+            .response_mut()
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
+    }
     if let Some(CorrelationId(id)) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }

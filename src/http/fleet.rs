@@ -1,20 +1,21 @@
-//! Workers, queues, nodes, grouped failures, and why a job is not done.
+//! Workers, queues, grouped failures, and why a job is not done.
 //!
 //! Owns: what of them a caller may see. Never: changes anything. Invariant: workers and queues outside the caller's queues do not appear.
 
 use super::auth::Caller;
 use super::error::ApiResult;
 use super::extract::{JobPath, Query, ok_json};
+use super::hop::is_hop;
 use super::state::AppState;
 use super::wire::Timestamp;
-use super::{views, wire};
+use super::{gathered, views, wire};
 use crate::coordinator::api::{Explanation, Undecided};
 use crate::domain::ids::UnixMs;
 use crate::domain::rows::Cause;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 /// `GET /v1/workers`
-pub async fn workers(state: web::Data<AppState>, caller: Caller) -> ApiResult<HttpResponse> {
+pub async fn workers(state: web::Data<AppState>, caller: Caller, req: HttpRequest) -> ApiResult<HttpResponse> {
     let found = state.coordinator().workers(|queue| caller.sees(queue)).await?;
     let shown = found.into_iter().map(|view| wire::Worker {
         worker: view.worker.to_string(),
@@ -32,11 +33,15 @@ pub async fn workers(state: web::Data<AppState>, caller: Caller) -> ApiResult<Ht
         done: view.done,
         failed: view.failed,
     });
-    ok_json(&wire::WorkerList { items: shown.collect() })
+    let mut items: Vec<_> = shown.collect();
+    if !is_hop(&req) {
+        items = gathered::workers(items, gathered::from_others(&state, &caller, "/v1/workers").await);
+    }
+    ok_json(&wire::WorkerList { items })
 }
 
 /// `GET /v1/queues`
-pub async fn queues(state: web::Data<AppState>, caller: Caller) -> ApiResult<HttpResponse> {
+pub async fn queues(state: web::Data<AppState>, caller: Caller, req: HttpRequest) -> ApiResult<HttpResponse> {
     let found = state.coordinator().queues(|queue| caller.sees(queue)).await?;
     let shown = found.into_iter().map(|view| wire::Queue {
         queue: view.queue,
@@ -52,21 +57,11 @@ pub async fn queues(state: web::Data<AppState>, caller: Caller) -> ApiResult<Htt
         workers_alive: view.workers_alive,
         last_polled: view.last_polled.map(Timestamp),
     });
-    ok_json(&wire::QueueList { items: shown.collect() })
-}
-
-/// `GET /v1/nodes`
-pub async fn nodes(state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let found = state.coordinator().nodes().await?;
-    let shown = found.into_iter().map(|row| wire::Node {
-        node: row.node,
-        incarnation: row.incarnation,
-        address: row.address,
-        alive: row.alive,
-        started_at: row.started_at.into(),
-        seen_at: row.seen_at.into(),
-    });
-    ok_json(&wire::NodeList { items: shown.collect() })
+    let mut items: Vec<_> = shown.collect();
+    if !is_hop(&req) {
+        gathered::queues(&mut items, gathered::from_others(&state, &caller, "/v1/queues").await);
+    }
+    ok_json(&wire::QueueList { items })
 }
 
 /// `GET /v1/jobs/{id}/explain`

@@ -7,6 +7,8 @@ use super::auth::Caller;
 use super::body::{self, parse};
 use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, Query, json_with, ok_json, small_json, small_json_or_default};
+use super::gathered;
+use super::hop::is_hop;
 use super::state::AppState;
 use super::views;
 use super::wire::{self, CreateJob};
@@ -142,7 +144,11 @@ pub async fn list(state: web::Data<AppState>, caller: Caller, req: HttpRequest) 
     // One more than asked for was read, to know whether there is a next page.
     let more = views.len() > limit as usize;
     views.truncate(limit as usize);
-    let items: Vec<_> = views.into_iter().map(views::job).collect();
+    let mut items: Vec<_> = views.into_iter().map(views::job).collect();
+    if !is_hop(&req) {
+        let target = format!("{}?{}", req.path(), req.query_string());
+        gathered::jobs(&mut items, gathered::from_others(&state, &caller, &target).await);
+    }
     let next_cursor = items.last().filter(|_| more).map(|job| job.id.to_string());
     ok_json(&wire::JobList { items, next_cursor })
 }
@@ -186,8 +192,17 @@ fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32
 }
 
 /// `GET /v1/jobs/{id}`
-pub async fn get(state: web::Data<AppState>, caller: Caller, path: JobPath) -> ApiResult<HttpResponse> {
+pub async fn get(
+    state: web::Data<AppState>,
+    caller: Caller,
+    path: JobPath,
+    req: HttpRequest,
+) -> ApiResult<HttpResponse> {
     let view = state.coordinator().job(path.0).await?;
+    if is_hop(&req) {
+        // Created through another node, it may be news to those who watch here.
+        state.coordinator().announce_pending(&view);
+    }
     if !caller.sees(&view.record.queue) {
         return Err(ApiError::not_found("job"));
     }

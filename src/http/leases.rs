@@ -7,9 +7,12 @@ use super::auth::Caller;
 use super::delivery::Undelivered;
 use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, Query, ok_json, small_json, to_json};
+use super::forward::neighbours::{REPLAY_ONLY, UNDELIVERED};
+use super::hop::is_hop;
 use super::state::AppState;
 use super::{views, wire};
-use crate::coordinator::api::{ExtendLeases, Granted, LeaseAny, LeaseJob, TaskState};
+use crate::coordinator::api::{CoordinatorError, ExtendLeases, Granted, LeaseAny, LeaseJob, TaskState};
+use crate::coordinator::{Asker, Place};
 use crate::domain::ids::TaskNo;
 use crate::domain::job::check_name;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -95,7 +98,24 @@ pub async fn lease_any(
     if call.queues.is_empty() {
         return respond(&state, &Granted::default());
     }
+    if is_hop(&req) {
+        return respond(&state, &lease_for_node(&state, &req, call).await?);
+    }
     respond(&state, &state.coordinator().lease_any(call).await?)
+}
+
+/// Another node asks for work of queues that it believes are served here.
+async fn lease_for_node(state: &AppState, req: &HttpRequest, call: LeaseAny) -> ApiResult<Granted> {
+    for queue in &call.queues {
+        // Nobody forwards twice: whoever is wrong looks again.
+        if state.coordinator().place_of_queue(queue, Asker::Node).await? != Place::Here {
+            return Err(CoordinatorError::NotOwner.into());
+        }
+    }
+    match Query::of(req)?.one(REPLAY_ONLY)? {
+        Some(_) => Ok(state.coordinator().replay(&call).await?.unwrap_or_default()),
+        None => Ok(state.coordinator().lease_here(call).await?),
+    }
 }
 
 /// `POST /v1/jobs/{id}/leases`
@@ -163,6 +183,13 @@ pub async fn release(
     mut payload: web::Payload,
 ) -> ApiResult<HttpResponse> {
     let call: wire::Release = small_json(&state, &req, &mut payload).await?;
+    if is_hop(&req) && Query::of(&req)?.one(UNDELIVERED)?.is_some() {
+        state.coordinator().release_undelivered(path.0, call.leases.clone());
+        return ok_json(&wire::Released {
+            released: call.leases,
+            lost: Vec::new(),
+        });
+    }
     let worker = worker(&state, &call.worker)?;
     lease_list(&state, &call.leases)?;
     caller.check_job(state.coordinator(), path.0).await?;

@@ -43,6 +43,7 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::WorkerList,
         wire::QueueList,
         wire::NodeList,
+        wire::Draining,
         wire::Explained,
         wire::FailureList,
         wire::PostLogs,

@@ -7,7 +7,9 @@ use super::auth::Access::{self, Either, Needs, Open, Streams};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
-use super::{antenna, append, fleet, jobs, leases, logs, pages, probes, report, results, stream, tickets, tokens};
+use super::{
+    antenna, append, fleet, jobs, leases, logs, nodes, pages, probes, report, results, stream, tickets, tokens,
+};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, HttpResponse, Route, web};
@@ -94,7 +96,9 @@ pub static ROUTES: &[Entry] = &[
         [], None => 200 Some("FailureList"), fleet::failures),
     entry!(GET "/v1/workers" Needs(Read), "Workers as this node has seen them", [], None => 200 Some("WorkerList"), fleet::workers),
     entry!(GET "/v1/queues" Needs(Read), "Queues and who serves them", [], None => 200 Some("QueueList"), fleet::queues),
-    entry!(GET "/v1/nodes" Needs(Read), "Server processes", [], None => 200 Some("NodeList"), fleet::nodes),
+    entry!(GET "/v1/nodes" Needs(Read), "Server processes", [], None => 200 Some("NodeList"), nodes::list),
+    entry!(POST "/v1/nodes/{node}/drain" Needs(Admin), "Ask a node to give up its queues and to end", [],
+        Some("Empty") => 202 Some("Draining"), nodes::drain),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
     entry!(DELETE "/v1/tokens/{token}" Needs(Admin), "Revoke a token", [], None => 204 None, tokens::revoke),

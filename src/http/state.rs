@@ -4,6 +4,7 @@
 
 use super::auth::tokens::Tokens;
 use super::body::budget::BodyBudget;
+use super::forward::neighbours::Neighbours;
 use super::settings::HttpSettings;
 use crate::coordinator::Coordinator;
 use crate::domain::ids::UnixMs;
@@ -31,6 +32,7 @@ struct Inner {
     budget: BodyBudget,
     metrics: Option<PrometheusHandle>,
     loopback_only: AtomicBool,
+    neighbours: Neighbours,
     reports: Semaphore,
 }
 
@@ -42,6 +44,8 @@ impl AppState {
         limits: Limits,
         metrics: Option<PrometheusHandle>,
     ) -> Self {
+        let neighbours = Neighbours::new(&coordinator);
+        coordinator.speak_through(Arc::new(neighbours.clone()));
         AppState {
             inner: Arc::new(Inner {
                 tokens: Tokens::new(Arc::clone(coordinator.store()) as _, &settings),
@@ -51,6 +55,7 @@ impl AppState {
                 limits,
                 metrics,
                 loopback_only: AtomicBool::new(true),
+                neighbours,
                 reports: Semaphore::new(REPORTS_MAX),
             }),
         }
@@ -78,6 +83,11 @@ impl AppState {
 
     pub fn metrics(&self) -> Option<&PrometheusHandle> {
         self.inner.metrics.as_ref()
+    }
+
+    /// How other nodes are spoken to.
+    pub fn neighbours(&self) -> &Neighbours {
+        &self.inner.neighbours
     }
 
     /// Permits for writing reports.

@@ -5,24 +5,29 @@
 
 mod events;
 mod line;
+mod listed;
 mod many;
 mod message;
 mod one;
 mod outlet;
+mod remote;
 mod socket;
 
 use super::auth::Caller;
 use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, Query};
+use super::hop::is_hop;
 use super::state::AppState;
 use super::{jobs as job_routes, tickets};
 use crate::coordinator::{Rate, Seat, Sight};
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use line::Line;
+use listed::Listed;
 use many::Many;
 use one::One;
 use outlet::Transport;
+use remote::Joined;
 use std::sync::Arc;
 
 const DEFAULT_RATE_HZ: f64 = 10.0;
@@ -41,6 +46,13 @@ pub async fn job(
     caller.check_job(state.coordinator(), path.0).await?;
     let transport = transport(&req)?;
     let seat = Arc::new(state.coordinator().seat(rate)?);
+    if let Some(joined) = remote::join_owner(&state, &caller, path.0, &req).await? {
+        let Joined::Events(events) = joined else {
+            return Ok(HttpResponse::NoContent().finish());
+        };
+        let line = Line::new(&state, caller, transport, payload);
+        return open(transport, &req, seat, line, move |outlet| events.run(outlet));
+    }
     let mut watch = state.coordinator().watch(path.0, rate).await?;
     if transport == Transport::Events && events::has_seen_the_end(&req) && has_ended(&mut watch) {
         // A browser comes back after every end of a stream unless it is told this.
@@ -67,9 +79,27 @@ pub async fn jobs(
     let transport = transport(&req)?;
     let seat = Arc::new(state.coordinator().seat(rate)?);
     let most = state.settings().stream_jobs_max;
+    // Each node shows what it owns; the one that was asked also what nobody owns.
+    let is_hop = is_hop(&req);
+    state.coordinator().look_around().await?;
+    // Looked up before they are joined: one that comes meanwhile is a change.
+    let nodes = match is_hop {
+        true => Vec::new(),
+        false => state.coordinator().neighbours(),
+    };
+    let others = remote::join_all(&state, &caller, &req, &nodes).await;
+    let owners = state.coordinator().clone();
+    let shows = move |queue: &str| owners.shows_queue(queue, is_hop);
+    // A node that answers to another shows what it owns, whoever else lives.
+    let among = (!is_hop).then(|| (state.coordinator().clone(), nodes));
+    let listed = Listed::of(1 + others.len());
     let many = Many::new(state.coordinator().clone(), filter, most, rate, seat.clone());
+    let many = many.among(Box::new(shows), listed.clone());
     let line = Line::new(&state, caller, transport, payload);
-    open(transport, &req, seat, line, move |outlet| many.run(outlet))
+    open(transport, &req, seat, line, move |outlet| async move {
+        let own = many.run(outlet.clone());
+        remote::merge(own, others, listed, outlet, among).await
+    })
 }
 
 /// Starts a stream: its reader gets what the source sends, until either ends it.

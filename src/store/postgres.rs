@@ -110,6 +110,11 @@ impl Postgres {
         Session::from_pool(&self.pools.read, &self.settings).await
     }
 
+    /// A second connection that lives as long as the process: one that breaks must not make its node look dead.
+    async fn witness(&self) -> Result<Session> {
+        Session::from_pool(&self.pools.witness, &self.settings).await
+    }
+
     /// The heartbeat's own connection: a store busy with commits must not make its node look dead.
     async fn control(&self) -> Result<Session> {
         Session::from_pool(&self.pools.control, &self.settings).await

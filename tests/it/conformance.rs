@@ -60,6 +60,11 @@ macro_rules! backends {
                     a_dead_owners_queues_are_taken_and_a_living_ones_are_not,
                     a_released_node_is_gone_and_its_queues_are_free,
                     nodes_are_listed_with_their_signs_of_life,
+                    a_heartbeat_says_where_the_node_is_reached,
+                    one_queue_or_all_are_released_by_their_owner_only,
+                    a_drain_is_announced_until_the_node_registers_again,
+                    a_census_shows_the_living_and_what_they_own,
+                    the_secret_stays_what_it_is,
                 ]
                 creating: [
                     a_created_job_reads_back_as_answered,

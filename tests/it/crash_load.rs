@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Tasks in one upload.
@@ -49,6 +50,9 @@ pub(crate) struct Record {
     granted: HashMap<u64, BTreeSet<String>>,
     /// Refusals and broken connections.
     pub(crate) unheard: BTreeMap<String, u64>,
+    /// When a result was acknowledged last, and the longest time without any.
+    heard_at: Option<Instant>,
+    pub(crate) longest_pause: Duration,
 }
 
 /// One job under load.
@@ -80,7 +84,11 @@ pub(crate) struct Running {
 impl Running {
     /// Creates an open job and sets workers, an uploader and an observer on it.
     pub(crate) async fn start(client: Client, seed: u64, workers: u64, policy: Value) -> Running {
-        let body = json!({"name": "load", "queue": "q", "open": true, "policy": policy});
+        Running::start_in("q", client, seed, workers, policy).await
+    }
+
+    pub(crate) async fn start_in(queue: &str, client: Client, seed: u64, workers: u64, policy: Value) -> Running {
+        let body = json!({"name": "load", "queue": queue, "open": true, "policy": policy});
         let job = client.post("/v1/jobs", body).await["id"].as_i64().expect("an id");
         let load = Arc::new(Load {
             client,
@@ -150,6 +158,8 @@ impl Load {
                 Heard::Answer(200, json) => return json,
                 Heard::Answer(status, json) => panic!("{path}: {status} {json}"),
                 Heard::NotNow(code) => code,
+                // Nobody listens while a node restarts; a load balancer would ask another one.
+                Heard::Nothing(why) if why.contains("ConnectionRefused") => "no connection".into(),
                 Heard::Nothing(_) => "no answer".into(),
             };
             *self.record.lock().unwrap().unheard.entry(why.clone()).or_default() += 1;
@@ -405,6 +415,10 @@ impl Worker {
                 record.counted.entry(*task).or_default().push(item.clone());
             }
             *record.dispositions.entry(disposition).or_default() += 1;
+        }
+        let now = Instant::now();
+        if let Some(before) = record.heard_at.replace(now) {
+            record.longest_pause = record.longest_pause.max(now - before);
         }
         drop(record);
         self.load.acknowledged.fetch_add(items.len() as u64, Ordering::Relaxed);

@@ -41,6 +41,7 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("GET", "/v1/workers", "read"),
     ("GET", "/v1/queues", "read"),
     ("GET", "/v1/nodes", "read"),
+    ("POST", "/v1/nodes/{node}/drain", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens", "admin"),
     ("DELETE", "/v1/tokens/{token}", "admin"),
@@ -107,6 +108,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
             .replace("{id}", "77")
             .replace("{token}", "t0")
             .replace("{project}", "1")
+            .replace("{node}", "nobody")
             .replace("/ui/{file:.*}", "/ui/app.js")
             .replace("{file:.*}", "index.html");
         let body = if matches!(method, "POST" | "PATCH") {

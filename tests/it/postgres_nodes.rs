@@ -74,6 +74,31 @@ async fn a_heartbeat_on_a_new_connection_takes_the_lock_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_broken_connection_makes_no_incarnation_look_dead() {
+    let url = cluster::fresh_database().await;
+    let (first, second) = (open(&url).await, open(&url).await);
+    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
+    register(&first, &older).await.unwrap();
+    let db = cluster::connect(&url).await;
+    // A session that holds a lock of an incarnation; the newcomer below holds its own, so it is asked before that comes.
+    let held = "SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                WHERE l.locktype = 'advisory' AND a.datname = current_database() ORDER BY l.pid";
+    let holders = db.query(held, &[]).await.unwrap();
+    assert_eq!(holders.len(), 2);
+    for holder in holders {
+        let ended = "SELECT pg_terminate_backend($1, 10000)";
+        assert!(
+            db.query_one(ended, &[&holder.get::<_, i32>(0)])
+                .await
+                .unwrap()
+                .get::<_, bool>(0)
+        );
+        assert_refused(&second, &newer).await;
+        heartbeat(&first, &older).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_the_server_makes_nobody_look_dead() {
     let cluster = Cluster::start();
     let url = cluster.fresh_database().await;

@@ -22,7 +22,7 @@ async fn nodes_that_start_together_migrate_once() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused_by_name() {
+async fn a_newer_schema_is_used_unless_it_says_that_it_must_not_be() {
     let url = cluster::fresh_database().await;
     let db = cluster::connect(&url).await;
     db.batch_execute(
@@ -31,9 +31,23 @@ async fn a_newer_schema_is_refused_by_name() {
     .await
     .unwrap();
     let store = Postgres::connect(&url, Settings::default()).await.unwrap();
-    match store.migrate().await {
-        Err(StoreError::Corrupt(why)) => assert!(why.contains("999") && why.contains("newer"), "{why}"),
-        other => panic!("{other:?}"),
+    assert_eq!(
+        store.migrate().await.unwrap(),
+        0,
+        "a node of the next version has been here"
+    );
+    for broken in [
+        "UPDATE cluster SET value = '998' WHERE name = 'oldest_schema_known'",
+        "DELETE FROM cluster WHERE name = 'oldest_schema_known'",
+        "DROP TABLE cluster",
+    ] {
+        db.batch_execute(broken).await.unwrap();
+        match store.migrate().await {
+            Err(StoreError::Corrupt(why)) => {
+                assert!(why.contains("version 999") && why.contains("newer program"), "{why}");
+            }
+            other => panic!("{broken}: {other:?}"),
+        }
     }
 }
 

@@ -102,7 +102,7 @@ fn every_state_list_in_sql_is_the_domains() {
         }
     }
     assert_eq!(
-        checked, 5,
-        "the check constraint, the index, the trigger, the list of unfinished jobs and the deletion"
+        checked, 6,
+        "the check constraint, the index, the trigger, the lists of unfinished jobs and of owners, and the deletion"
     );
 }

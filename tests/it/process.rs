@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -296,7 +297,8 @@ async fn keep(from: impl AsyncRead + Unpin, lines: Arc<Mutex<VecDeque<String>>>)
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    url: String,
+    urls: Arc<[String]>,
+    calls: Arc<AtomicUsize>,
 }
 
 /// What became of one call.
@@ -312,19 +314,29 @@ pub(crate) enum Heard {
 
 impl Client {
     pub(crate) fn new(url: String) -> Client {
+        Client::of_any(vec![url])
+    }
+
+    /// A client that calls another of these nodes each time, as behind a load balancer that knows nothing.
+    pub(crate) fn of_any(urls: Vec<String>) -> Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build();
         Client {
             http: http.expect("a client can be made"),
-            url,
+            urls: urls.into(),
+            calls: Arc::default(),
         }
+    }
+
+    fn url(&self) -> &str {
+        &self.urls[self.calls.fetch_add(1, Ordering::Relaxed) % self.urls.len()]
     }
 
     /// Calls once. A 503 must say when to come back.
     pub(crate) async fn call(&self, method: &str, path: &str, body: &Body) -> Heard {
         let mut request = self
             .http
-            .request(method.parse().unwrap(), format!("{}{path}", self.url));
+            .request(method.parse().unwrap(), format!("{}{path}", self.url()));
         request = match body {
             Body::None => request,
             Body::Json(value) => request.json(value),
@@ -381,7 +393,7 @@ impl Client {
 
     /// Every line of `/results`.
     pub(crate) async fn results(&self, job: i64) -> Vec<Value> {
-        let request = self.http.get(format!("{}/v1/jobs/{job}/results", self.url));
+        let request = self.http.get(format!("{}/v1/jobs/{job}/results", self.url()));
         let response = request
             .header("accept", "application/x-ndjson")
             .send()

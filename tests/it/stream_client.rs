@@ -32,6 +32,20 @@ impl Socket {
         Socket::try_open(app, path, &[]).await.expect("the stream opens")
     }
 
+    /// Opens a stream of a node anywhere; none if it does not let anybody in just now.
+    pub(crate) async fn open_at(url: &str, path: &str) -> Option<Socket> {
+        let host = url.strip_prefix("http://").expect("a plain address");
+        let request = format!("ws://{host}{path}")
+            .into_client_request()
+            .expect("a good address");
+        let stream = TcpStream::connect(host).await.ok()?;
+        match tokio_tungstenite::client_async(request, stream).await {
+            Ok((socket, _)) => Some(Socket(socket)),
+            Err(Error::Http(response)) if response.status().as_u16() != 503 => panic!("{}", response.status()),
+            Err(_) => None,
+        }
+    }
+
     /// Opens a stream with further headers; else answers status and body.
     pub(crate) async fn try_open(app: &App, path: &str, headers: &[(&str, &str)]) -> Result<Socket, (u16, Value)> {
         let host = app.url.strip_prefix("http://").expect("a plain address");

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::coordinator::api::CoordinatorError;
 use crate::coordinator::committer::BatchCommitted;
+use crate::coordinator::queue_actor::Unserved;
 use crate::domain::ledger::{Command, Grant, NewerTokens};
 use crate::store::SnapshotRow;
 use actix::prelude::*;
@@ -30,7 +31,11 @@ impl Handler<Ask> for JobActor {
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
         let reads_only = ask.request.reads_only();
-        if self.shared.is_draining() && !reads_only {
+        if let Err(lapsed) = self.shared.check_term() {
+            drop(ask.reply.send(Err(lapsed)));
+        } else if self.is_closing && !reads_only {
+            drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
+        } else if self.shared.is_draining() && !reads_only {
             drop(ask.reply.send(Err(CoordinatorError::Draining)));
         } else if self.ledger.is_none() {
             self.early.push(ask);
@@ -44,6 +49,10 @@ impl Handler<Serve> for JobActor {
     type Result = ();
 
     fn handle(&mut self, Serve(poll): Serve, ctx: &mut Self::Context) {
+        if self.is_closing || self.shared.check_term().is_err() {
+            // The queue knows what to say.
+            return self.queue.do_send(Unserved(poll));
+        }
         if self.ledger.is_none() {
             self.early_polls.push(poll);
             return;
@@ -66,7 +75,7 @@ impl Handler<Undelivered> for JobActor {
     type Result = ();
 
     fn handle(&mut self, Undelivered(leases): Undelivered, ctx: &mut Self::Context) {
-        if self.shared.is_draining() {
+        if self.shared.is_draining() || self.is_closing {
             return; // The last snapshot may be written already; these leases run out by themselves.
         }
         let epoch = self.fence.epoch;
@@ -132,9 +141,7 @@ impl Handler<StopJob> for JobActor {
 
     fn handle(&mut self, _: StopJob, ctx: &mut Self::Context) {
         self.forget(CoordinatorError::NotOwner, ctx);
-        for ask in self.early.drain(..) {
-            drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
-        }
+        self.send_early_away();
         self.shared.directory.leave_job(self.job, &ctx.address());
         self.shared.board.move_away(self.job);
         ctx.stop();
@@ -187,9 +194,29 @@ impl Handler<Settle> for JobActor {
     type Result = ();
 
     fn handle(&mut self, Settle(reply): Settle, _: &mut Self::Context) {
+        self.is_closing = true;
         match &self.ledger {
             Some(ledger) if !ledger.is_settled() => self.settling = Some(reply),
-            _ => drop(reply.send(())),
+            Some(_) => {
+                let _ = reply.send(());
+            }
+            None => {
+                self.send_early_away();
+                // Nobody waiting any more is nobody to tell.
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+impl JobActor {
+    /// Whoever waits for a ledger that will not come, or not be used, asks elsewhere.
+    pub(super) fn send_early_away(&mut self) {
+        for ask in self.early.drain(..) {
+            drop(ask.reply.send(Err(CoordinatorError::NotOwner)));
+        }
+        for poll in self.early_polls.drain(..) {
+            self.queue.do_send(Unserved(poll));
         }
     }
 }

@@ -40,6 +40,9 @@ impl JobActor {
         self.ledger = Some(ledger);
         // The queue waits to hear from this job, even if it has no work.
         self.has_served = true;
+        if self.is_closing {
+            return self.send_early_away();
+        }
         self.tick(ctx);
         for ask in std::mem::take(&mut self.early) {
             self.take_request(ask, ctx);

@@ -5,7 +5,7 @@
 
 use super::lenient::flag_of;
 use super::shown::job;
-use super::wire::{AntennaJobId, AntennaJobList, AntennaListed, AntennaLogs};
+use super::wire::{AntennaIdList, AntennaJobId, AntennaJobList, AntennaListed, AntennaLogs};
 use super::{Call, Refusal, answered, json};
 use crate::coordinator::api::ClaimableJob;
 use crate::domain::ids::JobId;
@@ -13,9 +13,13 @@ use crate::domain::job::check_name;
 use crate::domain::state::{ALL, State};
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::extract::Query;
+use crate::http::gathered;
+use crate::http::hop::is_hop;
 use crate::http::wire::Scope;
 use crate::store::JobFilter;
 use actix_web::{HttpRequest, HttpResponse};
+use rand::seq::SliceRandom;
+use std::cmp::Reverse;
 
 /// How jobs of this server reach their workers, and how others' may.
 const OURS: &str = "async_api";
@@ -110,18 +114,48 @@ impl Call {
 async fn claimable(call: &Call, filter: &Filter, limit: u32) -> ApiResult<Vec<AntennaJobId>> {
     let queues = filter.queues(call);
     let coordinator = call.state.coordinator();
-    if call.caller.may(Scope::Work) {
+    let is_hop = is_hop(&call.req);
+    if call.caller.may(Scope::Work) && !is_hop {
         coordinator.note_asking(&call.identity().worker, &queues);
     }
     if filter.elsewhere {
         return Ok(Vec::new());
     }
     let found = answered(coordinator.claimable_jobs(&queues, limit as usize).await)?;
-    let shown = |ClaimableJob { id, queue }| AntennaJobId {
+    let listed = |ClaimableJob { id, queue, priority }| AntennaJobId {
         id: id.0,
         pipeline_slug: queue.to_string(),
+        priority: Some(priority),
     };
-    Ok(found.into_iter().map(shown).collect())
+    let own: Vec<AntennaJobId> = found.into_iter().map(listed).collect();
+    if is_hop {
+        return Ok(own);
+    }
+    let target = same_of_others(&call.req, limit);
+    let others = gathered::from_others::<AntennaIdList>(&call.state, &call.caller, &target).await;
+    let lists = others.into_iter().map(|(_, list)| list.results).chain([own]);
+    Ok(merged(lists.collect(), limit as usize))
+}
+
+/// What another node is asked for its part of the list.
+fn same_of_others(req: &HttpRequest, limit: u32) -> String {
+    let own = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        !pair.is_empty() && !matches!(name, "ids_only" | "limit" | "cursor")
+    };
+    let pairs: Vec<&str> = req.query_string().split('&').filter(own).collect();
+    format!("/api/v2/jobs/?ids_only=1&limit={limit}&{}", pairs.join("&"))
+}
+
+/// One list of several nodes' lists, each in its own order of service: larger priority first, then the places of the lists in turn. Which
+/// node's turn comes first is left to chance, since nodes do not count each other's grants: so no node's jobs starve.
+fn merged(mut lists: Vec<Vec<AntennaJobId>>, limit: usize) -> Vec<AntennaJobId> {
+    lists.shuffle(&mut rand::rng());
+    let placed = lists.into_iter().flat_map(|list| list.into_iter().enumerate());
+    let mut placed: Vec<(usize, AntennaJobId)> = placed.collect();
+    placed.sort_by_key(|(place, job)| (Reverse(job.priority), *place));
+    let first = placed.into_iter().take(limit);
+    first.map(|(_, job)| AntennaJobId { priority: None, ..job }).collect()
 }
 
 /// `GET /api/v2/jobs/next/`
@@ -249,5 +283,28 @@ mod tests {
             next_page(&req, JobId(5)),
             "http://localhost:8080/api/v2/jobs/?limit=2&pipeline__slug=a%20b&cursor=5"
         );
+    }
+
+    #[test]
+    fn fm10_the_lists_of_several_nodes_take_turns_within_a_priority() {
+        let list = |ids: &[(i64, i32)]| {
+            let listed = |&(id, priority)| AntennaJobId {
+                id,
+                pipeline_slug: "q".into(),
+                priority: Some(priority),
+            };
+            ids.iter().map(listed).collect::<Vec<_>>()
+        };
+        let merge = |limit| {
+            let lists = vec![list(&[(1, 0), (2, 0)]), list(&[(10, 5), (11, 0)]), list(&[])];
+            let ids: Vec<i64> = merged(lists, limit).iter().map(|job| job.id).collect();
+            ids
+        };
+        assert_eq!(merge(10).len(), 4);
+        assert!((0..50).all(|_| merge(10)[..2] == [10, 1] && merge(1) == [10]));
+        // Of equals each comes first sooner or later.
+        let lists = || vec![list(&[(1, 0)]), list(&[(2, 0)])];
+        let first: std::collections::BTreeSet<i64> = (0..200).map(|_| merged(lists(), 1)[0].id).collect();
+        assert_eq!(first.len(), 2);
     }
 }

@@ -16,10 +16,20 @@ pub struct AntennaError {
 }
 
 /// A job that has work.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct AntennaJobId {
     pub id: i64,
     pub pipeline_slug: String,
+    /// Between nodes only, which merge their lists by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub priority: Option<i32>,
+}
+
+/// The same list as another node reads it.
+#[derive(Deserialize)]
+pub struct AntennaIdList {
+    pub results: Vec<AntennaJobId>,
 }
 
 /// `GET /api/v2/jobs/`

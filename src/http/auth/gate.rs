@@ -4,9 +4,12 @@
 //! the path can lead around it.
 
 use super::{Access, Caller, local};
+use crate::coordinator::api::CoordinatorError;
 use crate::http::envelope::RoutePattern;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::extract::Query;
+use crate::http::forward;
+use crate::http::hop::{HOP, Hop, NODE, Refusal};
 use crate::http::routes::Entry;
 use crate::http::state::AppState;
 use crate::http::tickets;
@@ -19,7 +22,7 @@ use actix_web::{Error, HttpMessage, web};
 /// Lets a request through to the resource whose entries these are, or answers it.
 pub async fn pass<B: MessageBody + 'static>(
     entries: &[&'static Entry],
-    req: ServiceRequest,
+    mut req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     if let Some(entry) = entries.first() {
@@ -29,7 +32,10 @@ pub async fn pass<B: MessageBody + 'static>(
     if let Some(entry) = entries.iter().find(|entry| entry.method == *req.method()) {
         match admit(entry.access, &req).await {
             Ok(caller) => {
-                req.extensions_mut().insert(caller);
+                req.extensions_mut().insert(caller.clone());
+                if let Some(answer) = forward::divert(entry, &caller, &mut req).await {
+                    return Ok(req.into_response(answer));
+                }
             }
             Err(error) => {
                 let response = error.response_at(req.path());
@@ -42,6 +48,11 @@ pub async fn pass<B: MessageBody + 'static>(
 
 async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
+    if let Some(proof) = req.headers().get(HOP).filter(|_| access != Access::Open) {
+        let caller = admit_hop(state, req, proof.to_str().unwrap_or("")).await?;
+        req.extensions_mut().insert(Hop);
+        return check_scopes(access, caller);
+    }
     let caller = match access {
         Access::Open => Caller::local(),
         Access::Needs(_) | Access::Streams(_) | Access::Either(..) => {
@@ -61,6 +72,26 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     if state.tokens().are_stored() == Some(false) {
         local::check_request(req.request())?;
     }
+    check_scopes(access, caller)
+}
+
+/// The caller of a request that another node has let in. That node has looked at the host and the origin.
+async fn admit_hop(state: &AppState, req: &ServiceRequest, proof: &str) -> ApiResult<Caller> {
+    let target = req.uri().path_and_query().map_or("", |target| target.as_str());
+    let hops = state.neighbours().hops();
+    match hops.check(proof, req.method().as_str(), target, state.now()) {
+        Ok(NODE) => Ok(Caller::local()),
+        Ok(id) => state.tokens().caller(id, state.now(), state.is_loopback_only()).await,
+        // Honest, as far as one can tell: whoever sent it looks again, and its caller may come back.
+        Err(Refusal::Misdirected | Refusal::Stale) => Err(CoordinatorError::NotOwner.into()),
+        Err(refusal) => {
+            tracing::warn!(?refusal, "a proof of another node was refused");
+            Err(ApiError::forbidden("not a request of a node of this store"))
+        }
+    }
+}
+
+fn check_scopes(access: Access, caller: Caller) -> ApiResult<Caller> {
     match access.scopes() {
         Some((scope, None)) if !caller.may(scope) => {
             Err(ApiError::forbidden(format!("the token lacks the scope {scope}")))

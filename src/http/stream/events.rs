@@ -9,8 +9,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The id of the message after which nothing comes.
-const LAST_ID: &str = "final";
-const LAST_EVENT_ID: &str = "Last-Event-ID";
+pub(super) const LAST_ID: &str = "final";
+pub(super) const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Milliseconds after which a browser comes back.
 const COME_BACK: &[u8] = b"retry: 1000\n";
 

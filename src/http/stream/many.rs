@@ -4,6 +4,7 @@
 //! shown, the newest first to stay, and the reader is told of each that is shown no longer.
 
 use super::line::is_closed;
+use super::listed::Listed;
 use super::message::{self, Seen};
 use super::outlet::{End, Outlet};
 use crate::coordinator::{Coordinator, Form, Rate, Seat, Sight, Update, Watch, Watched};
@@ -32,6 +33,9 @@ pub(super) struct Many {
     news: broadcast::Receiver<Arc<Update>>,
     closed: watch::Receiver<bool>,
     members: BTreeMap<JobId, Member>,
+    /// Is a queue this node's to show?
+    shows: Box<dyn Fn(&str) -> bool>,
+    listed: Listed,
 }
 
 impl Many {
@@ -46,7 +50,14 @@ impl Many {
             rate,
             seat,
             members: BTreeMap::new(),
+            shows: Box::new(|_| true),
+            listed: Listed::of(1),
         }
+    }
+
+    /// One of several sources of a stream: it shows only some queues, and what was listed is told once for all.
+    pub(super) fn among(self, shows: Box<dyn Fn(&str) -> bool>, listed: Listed) -> Many {
+        Many { shows, listed, ..self }
     }
 
     pub(super) async fn run(mut self, outlet: Outlet) -> End {
@@ -81,7 +92,7 @@ impl Many {
             limit: self.most as u32 + 1,
             ..self.filter.clone()
         };
-        let listed = self.coordinator.watch_listed(&filter, self.rate).await;
+        let listed = self.coordinator.watch_listed(&filter, self.rate, &self.shows).await;
         let mut listed = listed.map_err(|error| {
             tracing::debug!(%error, "jobs could not be listed for a stream");
             End::Moved
@@ -102,13 +113,15 @@ impl Many {
         }
         self.seat.reads(self.members.len());
         let jobs = self.members.len();
-        put(outlet, &StreamMessage::Listed { jobs, more }).await
+        self.listed.told(0, jobs, more, outlet).await
     }
 
     /// A job was created, loaded, or changed its state: does it come, stay or go?
     async fn consider(&mut self, update: &Arc<Update>, outlet: &Outlet) -> Result<(), End> {
         let job = update.view.record.id;
-        match (self.members.contains_key(&job), self.filter.admits(&update.view.record)) {
+        let record = &update.view.record;
+        let admits = self.filter.admits(record) && (self.shows)(&record.queue);
+        match (self.members.contains_key(&job), admits) {
             (false, false) => Ok(()),
             (true, false) => {
                 self.tell(job, update, outlet).await?;

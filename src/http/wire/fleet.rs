@@ -78,6 +78,12 @@ pub struct Node {
     pub seen_at: Timestamp,
 }
 
+/// `POST /v1/nodes/{node}/drain`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Draining {
+    pub node: String,
+}
+
 /// `GET /v1/jobs/{id}/explain`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explained {

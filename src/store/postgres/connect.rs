@@ -26,6 +26,7 @@ pub(super) struct Pools {
     pub(super) blob: Pool,
     pub(super) read: Pool,
     pub(super) control: Pool,
+    pub(super) witness: Pool,
 }
 
 impl Pools {
@@ -40,6 +41,7 @@ impl Pools {
             blob: pool(config, settings, WRITE_PLANS, settings.blob_writers)?,
             read: pool(config, settings, READ_PLANS, settings.readers)?,
             control: pool(config, settings, WRITE_PLANS, 1)?,
+            witness: pool(config, settings, WRITE_PLANS, 1)?,
         })
     }
 }

@@ -3,13 +3,14 @@
 //! Owns: who counts as alive. Never: writes a job. Invariant: of one node id one incarnation is registered.
 //!
 //! To other nodes a node lives while its lease does, by the database's clock. To the next incarnation of its own node id that would be too
-//! long: after kill -9 the node would stand still for the rest of the lease. So each incarnation also holds a session lock on the
-//! connection of its heartbeat. The server frees it the moment the process ends, however it ends.
+//! long: after kill -9 the node would stand still for the rest of the lease. So each incarnation also holds a session lock, on two connections:
+//! the server frees it the moment the process ends, however it ends, but not when one connection breaks. Both are taken again at each
+//! heartbeat.
 
 use super::session::Session;
 use super::{Postgres, row, schema, take};
-use crate::domain::ids::UnixMs;
-use crate::store::{NodeIdentity, NodeRow, NodeStore, Ownership, QueueRow, Result, StoreError};
+use crate::domain::ids::{QueueId, UnixMs};
+use crate::store::{Census, ClusterSecret, NodeIdentity, NodeRow, NodeStore, Ownership, QueueRow, Result, StoreError};
 use async_trait::async_trait;
 
 const CLOCK: &str = include_str!("queries/nodes/clock.sql");
@@ -17,6 +18,10 @@ const REGISTER: &str = include_str!("queries/nodes/register.sql");
 const HOLD: &str = include_str!("queries/nodes/hold.sql");
 const HEARTBEAT: &str = include_str!("queries/nodes/heartbeat.sql");
 const LEAVE: &str = include_str!("queries/nodes/leave.sql");
+const DRAIN: &str = include_str!("queries/nodes/drain.sql");
+const LIVING: &str = include_str!("queries/nodes/living.sql");
+const SECRET: &str = include_str!("queries/nodes/secret.sql");
+const OWNERS: &str = include_str!("queries/queues/owners.sql");
 const LIST: &str = include_str!("queries/nodes/list.sql");
 const LIST_QUEUES: &str = include_str!("queries/queues/list.sql");
 const RELEASE_QUEUES: &str = include_str!("queries/queues/release.sql");
@@ -30,6 +35,11 @@ async fn hold(session: &Session, node: &NodeIdentity) -> Result<()> {
         .query(HOLD, &[&INCARNATION_LOCKS, &node.node, &node.incarnation])
         .await;
     held.map(drop)
+}
+
+/// The second lock is no reason to call a heartbeat failed.
+async fn keep_witness(store: &Postgres, node: &NodeIdentity) -> Result<()> {
+    hold(&store.witness().await?, node).await
 }
 
 /// The identity as columns: the lease fits, or the setting is wrong.
@@ -53,6 +63,7 @@ impl NodeStore for Postgres {
         let lease_s = lease_s(node)?;
         // Before the row names it, so that nobody ever finds it registered and its lock free.
         hold(&self.control().await?, node).await?;
+        hold(&self.witness().await?, node).await?;
         // From another session: to the one that holds a lock it always looks free.
         let registered = self
             .writer()
@@ -80,8 +91,11 @@ impl NodeStore for Postgres {
         let session = self.control().await?;
         // The connection may be another than at the last heartbeat, and the lock went with the old one.
         hold(&session, node).await?;
+        if let Err(why) = keep_witness(self, node).await {
+            tracing::debug!(%why, "the second sign of life is missing");
+        }
         let seen = session
-            .first(HEARTBEAT, &[&node.node, &node.incarnation, &lease_s])
+            .first(HEARTBEAT, &[&node.node, &node.incarnation, &lease_s, &node.address])
             .await?;
         match seen {
             Some(_) => Ok(()),
@@ -96,14 +110,50 @@ impl NodeStore for Postgres {
         take::take(self, node, queue).await
     }
 
+    async fn release_queues(&self, node: &NodeIdentity, queue: Option<QueueId>) -> Result<()> {
+        let id = queue.map(|queue| queue.0);
+        let released = self
+            .writer()
+            .await?
+            .execute(RELEASE_QUEUES, &[&node.node, &node.incarnation, &id])
+            .await;
+        released.map(drop)
+    }
+
+    async fn announce_drain(&self, node: &NodeIdentity) -> Result<()> {
+        let announced = self
+            .control()
+            .await?
+            .execute(DRAIN, &[&node.node, &node.incarnation])
+            .await;
+        announced.map(drop)
+    }
+
     async fn release_node(&self, node: &NodeIdentity) -> Result<()> {
         let session = self.control().await?;
         session.begin().await?;
         session
-            .execute(RELEASE_QUEUES, &[&node.node, &node.incarnation])
+            .execute(RELEASE_QUEUES, &[&node.node, &node.incarnation, &None::<i32>])
             .await?;
         session.execute(LEAVE, &[&node.node, &node.incarnation]).await?;
         session.commit().await
+    }
+
+    async fn census(&self) -> Result<Census> {
+        let session = self.reader().await?;
+        // The queues first: an owner that dies in between is missed by the next look, not taken for one that nobody knows.
+        let queues = session.query(OWNERS, &[]).await?;
+        let nodes = session.query(LIVING, &[]).await?;
+        Ok(Census {
+            nodes: nodes.iter().map(row::living_node).collect::<Result<_>>()?,
+            queues: queues.iter().map(row::queue_owner).collect::<Result<_>>()?,
+        })
+    }
+
+    async fn cluster_secret(&self) -> Result<ClusterSecret> {
+        let row = self.reader().await?.first(SECRET, &[]).await?;
+        row.map(|row| ClusterSecret::new(row.get(0)))
+            .ok_or_else(|| StoreError::Corrupt("the cluster has no secret".into()))
     }
 
     async fn list_nodes(&self) -> Result<Vec<NodeRow>> {

@@ -9,8 +9,8 @@ use crate::domain::logs::{Level, Source};
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
 use crate::store::{
-    BlobRef, FailureRow, LogRow, NodeRow, OwnedQueue, QueueRow, Result, ResultRow, SpentAttempt, StoreError, TaskRow,
-    TicketRow, TokenRow,
+    BlobRef, FailureRow, LivingNode, LogRow, NodeRow, OwnedQueue, QueueOwner, QueueRow, Result, ResultRow,
+    SpentAttempt, StoreError, TaskRow, TicketRow, TokenRow,
 };
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -232,6 +232,26 @@ pub(super) fn node(row: &Row) -> Result<NodeRow> {
         alive: get(row, "alive")?,
         started_at: time(row, "started_at")?,
         seen_at: time(row, "seen_at")?,
+    })
+}
+
+pub(super) fn living_node(row: &Row) -> Result<LivingNode> {
+    Ok(LivingNode {
+        node: get(row, "node")?,
+        incarnation: get(row, "incarnation")?,
+        address: get(row, "address")?,
+        draining: get(row, "draining")?,
+        left_ms: get(row, "left_ms")?,
+    })
+}
+
+pub(super) fn queue_owner(row: &Row) -> Result<QueueOwner> {
+    Ok(QueueOwner {
+        queue: get(row, "queue")?,
+        id: QueueId(get(row, "queue_id")?),
+        epoch: Epoch(get(row, "epoch")?),
+        node: get(row, "node")?,
+        busy: get(row, "busy")?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Migrations: embedded, numbered, forward-only.
 //!
-//! Owns: the schema's version. Never: runs beside another migration. Invariant: a database that is newer than this program is refused
-//! before anything is written.
+//! Owns: the schema's version. Never: runs beside another migration. Invariant: a database that is newer than this program, and says that
+//! programs of this age would do it harm, is refused before anything is written.
 
 use super::{connect, sqlstate};
 use crate::store::{Result, StoreError};
@@ -14,6 +14,8 @@ mod embedded {
 
 const LOCK: &str = include_str!("queries/schema/lock.sql");
 const HAS_HISTORY: &str = include_str!("queries/schema/has_history.sql");
+const HAS_FACTS: &str = include_str!("queries/schema/has_facts.sql");
+const OLDEST: &str = include_str!("queries/schema/oldest.sql");
 
 /// Beside [`super::LOCK_NAMESPACE`], whose second key is a queue's id and never negative.
 const MIGRATION_LOCK: i32 = -1;
@@ -47,12 +49,35 @@ async fn run(client: &mut Client) -> Result<u32> {
         false => 0,
     };
     if applied > known {
-        return Err(StoreError::Corrupt(format!(
-            "the database's schema is version {applied}, this program knows {known}: use a newer program"
-        )));
+        // A newer node has been here. Migrations only add, so we go on beside it, unless one says that we must not.
+        let oldest = oldest_known(client).await?;
+        if oldest.is_none_or(|oldest| oldest > i64::from(known)) {
+            return Err(StoreError::Corrupt(format!(
+                "the database's schema is version {applied}, this program knows {known}, and the schema needs a program that knows {}: use a \
+                 newer program",
+                oldest.map_or_else(|| applied.to_string(), |oldest| oldest.to_string())
+            )));
+        }
+        tracing::info!(
+            applied,
+            known,
+            "the database's schema is newer than this program, and fits it"
+        );
+        return Ok(0);
     }
     let report = runner.run_async(client).await.map_err(|why| translate(&why))?;
     Ok(report.applied_migrations().len() as u32)
+}
+
+/// The oldest schema that a program must know to use this database; none if it does not say.
+async fn oldest_known(client: &Client) -> Result<Option<i64>> {
+    let failed = |why| sqlstate::store_error(&why);
+    let has_facts: bool = client.query_one(HAS_FACTS, &[]).await.map_err(failed)?.get(0);
+    if !has_facts {
+        return Ok(None);
+    }
+    let row = client.query_opt(OLDEST, &[]).await.map_err(failed)?;
+    Ok(row.and_then(|row| row.get::<_, String>(0).parse().ok()))
 }
 
 fn translate(error: &Error) -> StoreError {

@@ -7,7 +7,10 @@ use super::Sqlite;
 use super::record::parse_state;
 use super::schema;
 use crate::domain::ids::{Epoch, QueueId, UnixMs};
-use crate::store::{NodeIdentity, NodeRow, NodeStore, OwnedQueue, Ownership, QueueRow, Result, StoreError};
+use crate::store::{
+    Census, ClusterSecret, LivingNode, NodeIdentity, NodeRow, NodeStore, OwnedQueue, Ownership, QueueOwner, QueueRow,
+    Result, StoreError,
+};
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,7 +51,13 @@ impl NodeStore for Sqlite {
             .transact(move |tx| {
                 let found = tx
                     .prepare_cached(include_str!("queries/nodes/heartbeat.sql"))?
-                    .execute(params![node.node, node.incarnation, node.lease_s, now().0])?;
+                    .execute(params![
+                        node.node,
+                        node.incarnation,
+                        node.lease_s,
+                        node.address,
+                        now().0
+                    ])?;
                 if found == 0 { Err(replaced(&node)) } else { Ok(()) }
             })
             .await
@@ -61,16 +70,45 @@ impl NodeStore for Sqlite {
             .await
     }
 
+    async fn release_queues(&self, node: &NodeIdentity, queue: Option<QueueId>) -> Result<()> {
+        let node = node.clone();
+        self.writer.transact(move |tx| release(tx, &node, queue)).await
+    }
+
+    async fn announce_drain(&self, node: &NodeIdentity) -> Result<()> {
+        let node = node.clone();
+        self.writer
+            .transact(move |tx| {
+                tx.prepare_cached(include_str!("queries/nodes/drain.sql"))?
+                    .execute(params![node.node, node.incarnation])?;
+                Ok(())
+            })
+            .await
+    }
+
     async fn release_node(&self, node: &NodeIdentity) -> Result<()> {
         let node = node.clone();
         self.writer
             .transact(move |tx| {
-                let who = params![node.node, node.incarnation];
-                tx.prepare_cached(include_str!("queries/queues/release.sql"))?
-                    .execute(who)?;
+                release(tx, &node, None)?;
                 tx.prepare_cached(include_str!("queries/nodes/leave.sql"))?
-                    .execute(who)?;
+                    .execute(params![node.node, node.incarnation])?;
                 Ok(())
+            })
+            .await
+    }
+
+    async fn census(&self) -> Result<Census> {
+        self.readers.run(|db| census(db, now())).await
+    }
+
+    async fn cluster_secret(&self) -> Result<ClusterSecret> {
+        self.readers
+            .run(|db| {
+                let secret = db
+                    .prepare_cached(include_str!("queries/nodes/secret.sql"))?
+                    .query_row([], |row| row.get(0))?;
+                Ok(ClusterSecret::new(secret))
             })
             .await
     }
@@ -140,6 +178,40 @@ fn take(db: &Connection, node: &NodeIdentity, queue: Option<&str>, now: UnixMs) 
         .query_map(params![node.node, now.0], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Ownership { owned, held_by_others })
+}
+
+fn release(db: &Connection, node: &NodeIdentity, queue: Option<QueueId>) -> Result<()> {
+    db.prepare_cached(include_str!("queries/queues/release.sql"))?
+        .execute(params![node.node, node.incarnation, queue.map(|queue| queue.0)])?;
+    Ok(())
+}
+
+fn census(db: &Connection, now: UnixMs) -> Result<Census> {
+    let queues = db
+        .prepare_cached(include_str!("queries/queues/owners.sql"))?
+        .query_map([now.0], |row| {
+            Ok(QueueOwner {
+                queue: row.get(0)?,
+                id: QueueId(row.get(1)?),
+                epoch: Epoch(row.get(2)?),
+                node: row.get(3)?,
+                busy: row.get(4)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let nodes = db
+        .prepare_cached(include_str!("queries/nodes/living.sql"))?
+        .query_map([now.0], |row| {
+            Ok(LivingNode {
+                node: row.get(0)?,
+                incarnation: row.get(1)?,
+                address: row.get(2)?,
+                draining: row.get(3)?,
+                left_ms: row.get(4)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Census { nodes, queues })
 }
 
 fn queues(db: &Connection) -> Result<Vec<QueueRow>> {

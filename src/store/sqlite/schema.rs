@@ -1,11 +1,15 @@
 //! The schema and its versions.
 //!
-//! Owns: the embedded migrations. Never: goes backwards. Invariant: a file written by a newer version is refused untouched.
+//! Owns: the embedded migrations. Never: goes backwards. Invariant: a file written by a newer version is refused untouched, unless it says
+//! that programs of this age do it no harm.
 
 use crate::store::StoreError;
 use refinery::error::Kind;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use std::error::Error as _;
+
+/// The table in which migrations are noted.
+const HISTORY: &str = "refinery_schema_history";
 
 mod embedded {
     refinery::embed_migrations!("src/store/sqlite/migrations");
@@ -13,8 +17,32 @@ mod embedded {
 
 /// Applies what is missing; returns how many migrations ran.
 pub(super) fn migrate(connection: &mut Connection) -> Result<u32, StoreError> {
+    if fits_though_newer(connection)? {
+        return Ok(0);
+    }
     let report = embedded::migrations::runner().run(connection).map_err(from_refinery)?;
     Ok(report.applied_migrations().len() as u32)
+}
+
+/// Has a newer program been here whose schema we may use all the same?
+fn fits_though_newer(connection: &Connection) -> Result<bool, StoreError> {
+    if !connection.table_exists(None, "cluster")? || !connection.table_exists(None, HISTORY)? {
+        return Ok(false);
+    }
+    let known = embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|m| m.version())
+        .max()
+        .unwrap_or(0);
+    let applied: Option<i64> =
+        connection.query_row(include_str!("queries/schema/applied.sql"), [], |row| row.get(0))?;
+    let oldest: Option<String> = connection
+        .query_row(include_str!("queries/schema/oldest.sql"), [], |row| row.get(0))
+        .optional()?;
+    let oldest = oldest.and_then(|text| text.parse::<i64>().ok());
+    Ok(applied.is_some_and(|applied| applied > i64::from(known))
+        && oldest.is_some_and(|oldest| oldest <= i64::from(known)))
 }
 
 fn from_refinery(error: refinery::Error) -> StoreError {
@@ -40,7 +68,7 @@ mod tests {
     use crate::store::{NodeStore, StoreError};
 
     #[tokio::test]
-    async fn migrations_run_once_and_a_newer_schema_is_refused() {
+    async fn migrations_run_once_and_a_newer_schema_is_refused_only_if_it_says_so() {
         let scratch = Scratch::empty();
         let store = scratch.open();
         assert!(store.migrate().await.unwrap() >= 1);
@@ -50,6 +78,22 @@ mod tests {
             .run(|connection| {
                 connection.execute(
                     "INSERT INTO refinery_schema_history SELECT 999, 'later', applied_on, checksum FROM refinery_schema_history LIMIT 1",
+                    [],
+                )?;
+                Ok(())
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            store.migrate().await.unwrap(),
+            0,
+            "a newer program has been here, and did no harm"
+        );
+        store
+            .writer
+            .run(|connection| {
+                connection.execute(
+                    "UPDATE cluster SET value = '999' WHERE name = 'oldest_schema_known'",
                     [],
                 )?;
                 Ok(())

@@ -3,7 +3,9 @@
 //! Owns: the tests of `NodeStore`. Never: waits for a lease; a lease of no length has run out at once. Invariant: none of its own.
 
 use super::fixture::*;
-use tallykeeper::store::StoreError;
+use tallykeeper::domain::job::NewJob;
+use tallykeeper::domain::state::State;
+use tallykeeper::store::{Census, StoreError};
 
 pub(super) async fn migrating_again_runs_nothing(store: AnyStore) {
     assert_eq!(store.migrate().await.unwrap(), 0);
@@ -128,4 +130,112 @@ pub(super) async fn nodes_are_listed_with_their_signs_of_life(store: AnyStore) {
     let after = store.list_nodes().await.unwrap();
     assert!(after[0].seen_at >= before[0].seen_at);
     assert_eq!(after[0].started_at, before[0].started_at);
+}
+
+pub(super) async fn a_heartbeat_says_where_the_node_is_reached(store: AnyStore) {
+    let mut home = registered(&store, "n", "1", ALIVE_S).await;
+    home.address = "http://elsewhere:1".into();
+    store.heartbeat(&home).await.unwrap();
+    assert_eq!(store.list_nodes().await.unwrap()[0].address, "http://elsewhere:1");
+}
+
+pub(super) async fn one_queue_or_all_are_released_by_their_owner_only(store: AnyStore) {
+    let home = registered(&store, "home", "1", ALIVE_S).await;
+    for queue in ["a", "b", "c"] {
+        store.take_queues(&home, Some(queue)).await.unwrap();
+    }
+    let owned = store.take_queues(&home, None).await.unwrap();
+    let a = fence_of(&owned, "a").unwrap();
+    for stranger in [node("home", "0", ALIVE_S), node("other", "1", ALIVE_S)] {
+        store.release_queues(&stranger, Some(a.queue)).await.unwrap();
+        store.release_queues(&stranger, None).await.unwrap();
+    }
+    let owners = |census: Census| {
+        let queues = census.queues.into_iter();
+        queues
+            .map(|queue| (queue.queue, queue.node.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let expect = |owned: [bool; 3]| -> Vec<(String, bool)> {
+        ["a", "b", "c"].into_iter().map(str::to_owned).zip(owned).collect()
+    };
+    assert_eq!(owners(store.census().await.unwrap()), expect([true; 3]));
+    store.release_queues(&home, Some(a.queue)).await.unwrap();
+    assert_eq!(owners(store.census().await.unwrap()), expect([false, true, true]));
+    // The node is still there, and what it takes back has another epoch.
+    let again = store.take_queues(&home, Some("a")).await.unwrap();
+    assert_eq!(fence_of(&again, "a").unwrap().epoch.0, a.epoch.0 + 1);
+    store.release_queues(&home, None).await.unwrap();
+    assert_eq!(owners(store.census().await.unwrap()), expect([false; 3]));
+    store.heartbeat(&home).await.unwrap();
+}
+
+pub(super) async fn a_drain_is_announced_until_the_node_registers_again(store: AnyStore) {
+    let home = registered(&store, "n", "1", ALIVE_S).await;
+    let draining = async || store.census().await.unwrap().nodes[0].draining;
+    store.announce_drain(&node("n", "0", ALIVE_S)).await.unwrap();
+    assert!(!draining().await, "another incarnation says nothing for this one");
+    store.announce_drain(&home).await.unwrap();
+    assert!(draining().await);
+    store.heartbeat(&home).await.unwrap();
+    assert!(draining().await);
+    registered(&store, "n", "2", ALIVE_S).await;
+    assert!(!draining().await);
+}
+
+pub(super) async fn a_census_shows_the_living_and_what_they_own(store: AnyStore) {
+    let dead = registered(&store, "dead", "1", DEAD_S).await;
+    store.take_queues(&dead, Some("orphan")).await.unwrap();
+    let gone = registered(&store, "gone", "1", ALIVE_S).await;
+    store.take_queues(&gone, Some("left")).await.unwrap();
+    let living = registered(&store, "b", "1", ALIVE_S).await;
+    let held = store.take_queues(&living, Some("held")).await.unwrap();
+    registered(&store, "a", "7", ALIVE_S).await;
+    store.release_node(&gone).await.unwrap();
+    create(&store, &job("held")).await;
+    let ended = NewJob {
+        state: State::Pending,
+        ..job("orphan")
+    };
+    create(&store, &ended).await;
+    let census = store.census().await.unwrap();
+    let nodes: Vec<_> = census
+        .nodes
+        .iter()
+        .map(|node| {
+            (
+                node.node.as_str(),
+                node.incarnation.as_str(),
+                node.address.as_str(),
+                node.draining,
+            )
+        })
+        .collect();
+    assert_eq!(nodes, [("a", "7", "http://a", false), ("b", "1", "http://b", false)]);
+    for node in &census.nodes {
+        assert!((1..=i64::from(ALIVE_S) * 1000).contains(&node.left_ms), "{node:?}");
+    }
+    let queues: Vec<_> = census
+        .queues
+        .iter()
+        .map(|queue| (queue.queue.as_str(), queue.node.as_deref(), queue.busy))
+        .collect();
+    assert_eq!(
+        queues,
+        [
+            ("orphan", None, false),
+            ("left", None, false),
+            ("held", Some("b"), true)
+        ]
+    );
+    let found = &census.queues[2];
+    let fence = fence_of(&held, "held").unwrap();
+    assert_eq!((found.id, found.epoch), (fence.queue, fence.epoch));
+}
+
+pub(super) async fn the_secret_stays_what_it_is(store: AnyStore) {
+    let secret = store.cluster_secret().await.unwrap();
+    assert!(secret.as_bytes().len() >= 32);
+    assert!(secret == store.cluster_secret().await.unwrap());
+    assert_eq!(format!("{secret:?}"), "ClusterSecret");
 }

@@ -15,7 +15,8 @@ ON CONFLICT (node) DO UPDATE SET
     lease_s = excluded.lease_s,
     started_at = CASE WHEN n.incarnation = excluded.incarnation THEN n.started_at ELSE excluded.started_at END,
     seen_at = excluded.seen_at,
-    gone = false
+    gone = false,
+    draining = false
 WHERE $5::boolean
    OR n.incarnation = excluded.incarnation
    OR n.gone

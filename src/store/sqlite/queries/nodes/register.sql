@@ -7,5 +7,6 @@ ON CONFLICT (node) DO UPDATE SET
     address = excluded.address,
     lease_s = excluded.lease_s,
     seen_at = excluded.seen_at,
-    gone = 0
+    gone = 0,
+    draining = 0
 WHERE ?6 OR incarnation = excluded.incarnation OR gone OR seen_at + lease_s * 1000 <= excluded.seen_at

@@ -1,0 +1,174 @@
+//! The node's pulse: renew the lease, look who lives, keep a fair share of the queues.
+//!
+//! Owns: when the node looks around, and what it does about it. Never: waits for a hand-over or a take-over (the lease must be renewed
+//! meanwhile). Invariant: after a lapse nothing is served before the store has said what is still ours.
+
+use super::balance::{self, Plan};
+use super::manner::Manner;
+use super::node::Threads;
+use super::queue_actor::OwnedElsewhere;
+use super::shared::Shared;
+use super::term::BootMs;
+use super::{Coordinator, CoordinatorError};
+use crate::store::{Census, StoreError};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// After a beat that failed: the lease runs.
+const RETRY: Duration = Duration::from_millis(250);
+/// Beats after which jobs are looked for that nobody told us of.
+const SWEEP_EVERY: u32 = 3;
+/// Added to the moment at which another node's lease runs out.
+const AFTER_ITS_END: Duration = Duration::from_millis(50);
+
+/// What one beat leaves to the next.
+#[derive(Default)]
+struct Memory {
+    had_surplus: bool,
+    beats: u32,
+}
+
+/// Beats until the node has left. Holds the node's threads only while it beats, so that a node that is dropped ends.
+pub(super) async fn run(shared: Arc<Shared>, threads: Weak<Threads>) {
+    let interval = Duration::from_millis(u64::from(shared.settings.node_lease_s).max(1) * 1000 / 3);
+    let mut memory = Memory::default();
+    let mut nap = interval;
+    loop {
+        let _ = tokio::time::timeout(nap, shared.beat_now.notified()).await;
+        if shared.has_left() || shared.is_deposed() {
+            return;
+        }
+        let Some(threads) = threads.upgrade() else { return };
+        let coordinator = Coordinator {
+            shared: shared.clone(),
+            threads,
+            manner: Manner::default(),
+        };
+        nap = match beat(&coordinator, &mut memory).await {
+            Ok(()) if shared.lets_others_come_back() => RETRY.min(interval),
+            Ok(()) => interval.min(soonest_end(&shared)),
+            Err(StoreError::Fenced(why)) => {
+                tracing::error!(%why, "another incarnation of this node has started; this one ends");
+                shared.depose();
+                return;
+            }
+            Err(error) => {
+                shared.store_failed(&error);
+                RETRY.min(interval)
+            }
+        };
+        shared.beat();
+    }
+}
+
+/// When the next lease of another node runs out.
+fn soonest_end(shared: &Shared) -> Duration {
+    let census = shared.owners.census();
+    let others = census.nodes.iter().filter(|node| node.node != shared.identity.node);
+    let soonest = others.map(|node| node.left_ms.max(0) as u64).min();
+    soonest.map_or(Duration::MAX, |left_ms| Duration::from_millis(left_ms) + AFTER_ITS_END)
+}
+
+async fn beat(coordinator: &Coordinator, memory: &mut Memory) -> Result<(), StoreError> {
+    let shared = &coordinator.shared;
+    let hung = |_| StoreError::Unavailable("no sign of life could be given in time".into());
+    let patience = Duration::from_secs(u64::from(shared.settings.node_lease_s).max(1));
+    let has_lapsed = !shared.term.holds();
+    let sent = BootMs::now();
+    let us = shared.identity();
+    tokio::time::timeout(patience, shared.store.heartbeat(&us))
+        .await
+        .map_err(hung)??;
+    if !has_lapsed {
+        shared.term.renewed(sent);
+    }
+    let now = tokio::time::timeout(patience, shared.store.clock())
+        .await
+        .map_err(hung)??;
+    shared.clock.anchor(now);
+    if shared.is_store_shared() {
+        let looked = shared.owners.look(shared, Instant::now()).await;
+        looked.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let census = shared.owners.census();
+        believe(shared, &census);
+        if has_lapsed {
+            tracing::warn!("the lease is renewed after a lapse; what nobody took meanwhile is served again");
+            shared.term.renewed(sent);
+            shared.note_renewal();
+        }
+        memory.beats += 1;
+        if !shared.is_draining() && shared.is_started() {
+            tend(coordinator, &census, memory);
+        }
+    }
+    shared.store_answered();
+    Ok(())
+}
+
+/// Gives up what another node owns by now.
+fn believe(shared: &Shared, census: &Census) {
+    for owner in &census.queues {
+        if owner.node.as_deref() != Some(shared.identity.node.as_str())
+            && let Some(queue) = shared.directory.queue(&owner.queue)
+        {
+            queue.addr.do_send(OwnedElsewhere(owner.epoch));
+        }
+    }
+}
+
+/// Takes and gives queues, beside the beat: both may have to wait for other nodes.
+fn tend(coordinator: &Coordinator, census: &Census, memory: &mut Memory) {
+    let shared = &coordinator.shared;
+    let us = shared.identity.node.as_str();
+    let mut plan = balance::plan(census, us, memory.had_surplus);
+    memory.had_surplus = balance::has_surplus(census, us);
+    if shared.lets_others_come_back() {
+        plan.take.clear();
+    }
+    let mine = census.queues.iter().filter(|queue| queue.node.as_deref() == Some(us));
+    // Left by an older incarnation, or by an answer that was lost.
+    plan.take.extend(
+        mine.map(|queue| &queue.queue)
+            .filter(|queue| shared.directory.queue(queue).is_none())
+            .cloned(),
+    );
+    let sweeps = memory.beats.is_multiple_of(SWEEP_EVERY);
+    if plan == Plan::default() && !sweeps && shared.abandoned().is_empty() {
+        return;
+    }
+    let Ok(turn) = shared.tending.clone().try_lock_owned() else {
+        return; // The last round is still at it.
+    };
+    let coordinator = coordinator.clone();
+    actix::spawn(async move {
+        if let Err(error) = carry_out(&coordinator, plan, sweeps).await {
+            tracing::warn!(%error, "the share of queues could not be kept; the next beat tries again");
+        }
+        drop(turn);
+    });
+}
+
+async fn carry_out(coordinator: &Coordinator, plan: Plan, sweeps: bool) -> Result<(), CoordinatorError> {
+    let shared = &coordinator.shared;
+    {
+        let _no_take_over_meanwhile = shared.taking.lock().await;
+        coordinator.release_abandoned().await?;
+    }
+    for queue in plan.take {
+        if coordinator.take_queue(&queue).await?.is_some() {
+            tracing::info!(%queue, "queue taken");
+        }
+    }
+    for queue in plan.give {
+        let deadline = Instant::now() + shared.settings.store_wait;
+        if let Some(queue) = shared.directory.queue(&queue).filter(|_| !shared.is_draining()) {
+            coordinator.hand_over(queue, deadline).await?;
+        }
+    }
+    if sweeps {
+        for queue in shared.directory.queues() {
+            coordinator.activate_unfinished(&queue).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Giving a queue up so that its next owner finds everything, leases included.
+//!
+//! Owns: the order. Never: gives up before the last snapshot is written, unless that cannot be. Invariant: from the first step on nothing is
+//! granted or taken in, so what is saved last is the truth.
+//!
+//! Stop granting, answer polls, settle what is under way, save the last snapshots, release the row, stop the actors. A crash between any
+//! two steps is a crash of the node: nothing acknowledged is lost, only leases since the last snapshot are forgotten.
+
+use super::directory::QueueHandle;
+use super::job_actor::Settle;
+use super::queue_actor::{StandDown, StopQueue};
+use super::snapshotter;
+use super::{Coordinator, CoordinatorError, Result};
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+use std::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+/// Queues handed over at the same time when the node drains.
+const AT_ONCE: usize = 8;
+
+impl Coordinator {
+    /// Hands one queue over to whoever takes it next. The queue is given up even if this fails; then leases may be forgotten.
+    pub(super) async fn hand_over(&self, queue: QueueHandle, deadline: Instant) -> Result<()> {
+        let shared = &self.shared;
+        shared.directory.begin_leaving(&queue.name);
+        let saved = timeout_at(deadline.into(), self.settle_and_save(&queue, deadline)).await;
+        let mut done = saved.unwrap_or(Err(CoordinatorError::StoreUnavailable));
+        if done.is_ok() {
+            let releasing = shared.store.release_queues(&shared.identity, Some(queue.id));
+            let released = timeout_at(deadline.into(), releasing).await;
+            done = released
+                .map_err(|_| CoordinatorError::StoreUnavailable)
+                .and_then(|released| released.map_err(CoordinatorError::from));
+        }
+        if done.is_err() {
+            // The row may still be ours; writes under way may be, too.
+            shared.abandon(queue.id);
+        }
+        // A closed mailbox has stopped by itself.
+        let _ = queue.addr.send(StopQueue).await;
+        // Before anybody asks again: what we know must not send the queue right back to us.
+        if !shared.is_draining() {
+            let _ = shared.owners.look(shared, Instant::now()).await;
+        }
+        shared.directory.leave_queue(&queue.name);
+        match &done {
+            Ok(()) => tracing::info!(queue = %queue.name, "queue handed over"),
+            Err(error) => tracing::warn!(queue = %queue.name, %error, "queue given up without its last snapshots"),
+        }
+        done
+    }
+
+    async fn settle_and_save(&self, queue: &QueueHandle, deadline: Instant) -> Result<()> {
+        let jobs = queue.addr.send(StandDown).await.unwrap_or_default();
+        let settling = jobs.iter().map(|(_, job)| async move {
+            let (reply, done) = oneshot::channel();
+            job.do_send(Settle(reply));
+            let _ = done.await; // A dropped reply is an actor without a ledger: nothing of it is under way.
+        });
+        join_all(settling).await;
+        let jobs: Vec<_> = jobs.iter().map(|(job, _)| *job).collect();
+        Ok(snapshotter::save_jobs(&self.shared, &jobs, deadline).await?)
+    }
+
+    /// Hands every queue over; fails if one of them could not be saved.
+    pub(super) async fn hand_over_all(&self, deadline: Instant) -> Result<()> {
+        let queues = self.shared.directory.queues();
+        for queue in &queues {
+            self.shared.directory.begin_leaving(&queue.name);
+        }
+        let handing = queues.into_iter().map(|queue| self.hand_over(queue, deadline));
+        let done: Vec<Result<()>> = stream::iter(handing).buffer_unordered(AT_ONCE).collect().await;
+        done.into_iter().collect()
+    }
+}

@@ -1,0 +1,1 @@
+SELECT to_regclass('cluster') IS NOT NULL

@@ -1,0 +1,1 @@
+SELECT value FROM cluster WHERE name = 'oldest_schema_known'

@@ -1,0 +1,1 @@
+SELECT value FROM cluster WHERE name = 'secret'

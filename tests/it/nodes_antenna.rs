@@ -1,0 +1,104 @@
+//! The API of existing workers through any of several nodes.
+//!
+//! Owns: a worker behind a load balancer that knows nothing. Never: repeats a POST. Invariant: which node it meets makes no difference to it.
+
+use crate::antenna_client::{Worker, failure, success};
+use crate::nodes_cluster::{LEASE_S, Nodes};
+use crate::process::until;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Two nodes that own a pipeline each; answers the jobs in them.
+async fn spread(nodes: &Nodes) -> [i64; 2] {
+    let [one, other] = [0, 1].map(|node| Worker::at(&nodes.launches[node].url()));
+    let jobs = [
+        one.create("moths", 0..6, json!({})).await,
+        other.create("birds", 0..6, json!({})).await,
+    ];
+    until("each node owns a pipeline", async || {
+        let shares = nodes.shares(0).await;
+        (shares.len() == 2 && shares.values().all(|count| *count == 1)).then_some(())
+    })
+    .await;
+    jobs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm08_fm10_antenna_workers_find_and_do_the_work_of_any_node_through_any_node() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    let jobs = spread(&nodes).await;
+    let workers = [0, 1].map(|node| Worker::at(&nodes.launches[node].url()).from("192.0.2.7"));
+    for worker in &workers {
+        let listed = worker
+            .listed("pipeline__slug__in=moths,birds&ids_only=1&limit=10")
+            .await;
+        assert_eq!(
+            BTreeSet::from_iter(listed),
+            BTreeSet::from(jobs),
+            "the work of both nodes"
+        );
+        let mut first = BTreeSet::new();
+        while first.len() < 2 {
+            let found = worker.jobs("moths,birds").await;
+            assert_eq!(found.len(), 1);
+            first.extend(found);
+        }
+        let registered = json!({"processing_service_name": "s", "pipelines": [{"name": "M", "slug": "moths", "version": 1}, {"name": "B", "slug": "birds", "version": 1}]});
+        let (status, answer) = worker.call("POST", "/projects/1/pipelines/", registered).await;
+        assert_eq!(
+            (status, &answer["pipelines_updated"]),
+            (201, &json!(["moths", "birds"])),
+            "{answer}"
+        );
+    }
+    for job in jobs {
+        // Fetched through one node, reported through the other.
+        let tasks = workers[0].tasks(job, 6).await;
+        assert_eq!(tasks.len(), 6);
+        let results = tasks[..4].iter().map(success).collect();
+        assert_eq!(workers[1].report(job, results).await, ["counted"; 4]);
+        let results = tasks[..4].iter().map(success).collect();
+        assert_eq!(workers[0].report(job, results).await, ["duplicate"; 4]);
+        let results = tasks[4..].iter().map(|task| failure(task, None)).collect();
+        assert_eq!(workers[1].report(job, results).await, ["retrying"; 2]);
+        for worker in &workers {
+            assert_eq!(worker.param(job, "results", "captures").await, 4);
+            assert!(worker.detail(job).await["status"] == "STARTED");
+        }
+        let (status, canceled) = workers[1]
+            .call("POST", &format!("/jobs/{job}/cancel/"), json!({}))
+            .await;
+        assert_eq!((status, &canceled["status"]), (200, &json!("REVOKED")));
+        assert!(workers[0].tasks(job, 6).await.is_empty());
+    }
+    // One worker, not one for each node it has met.
+    let seen = nodes.client(0).get("/v1/workers").await;
+    assert_eq!(seen["items"].as_array().map(Vec::len), Some(1), "{seen}");
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm37_an_antenna_post_waits_while_its_job_changes_nodes() {
+    let mut nodes = Nodes::start(&["a", "b"]).await;
+    let jobs = spread(&nodes).await;
+    for (queue, job) in ["moths", "birds"].into_iter().zip(jobs) {
+        if nodes.owner(0, queue).await != Some(1) {
+            continue;
+        }
+        let worker = Worker::at(&nodes.launches[0].url());
+        let tasks = worker.tasks(job, 6).await;
+        nodes.processes[1].kill().await;
+        // Once, and never again; the lease of the dead owner has yet to run out.
+        assert!(Duration::from_secs(LEASE_S) < Duration::from_secs(15));
+        assert_eq!(
+            worker.report(job, tasks.iter().map(success).collect()).await,
+            ["counted"; 6]
+        );
+        assert_eq!(worker.detail(job).await["status"], "SUCCESS");
+        nodes.processes.truncate(1);
+        nodes.stop().await;
+        return;
+    }
+    panic!("node b owns neither pipeline");
+}
