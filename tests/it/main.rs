@@ -4,6 +4,9 @@
 
 mod app;
 mod browser;
+mod chaos;
+mod chaos_proxy;
+mod chaos_watch;
 mod cli_run;
 mod cli_watch;
 mod cluster;
