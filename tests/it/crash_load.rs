@@ -124,6 +124,11 @@ impl Running {
         .await;
     }
 
+    /// Results acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.load.acknowledged.load(Ordering::Relaxed)
+    }
+
     /// No more tasks: the job can end.
     pub(crate) fn seal(&self) {
         self.load.seal.store(true, Ordering::Relaxed);

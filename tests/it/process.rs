@@ -91,6 +91,16 @@ impl Launch {
         self
     }
 
+    /// A variable of the environment that is no setting.
+    pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Launch {
+        self.settings.push((name.into(), value.to_string()));
+        self
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.dir.0
     }
@@ -328,7 +338,8 @@ impl Client {
         }
     }
 
-    fn url(&self) -> &str {
+    /// The address of one of the nodes, another one each time.
+    pub(crate) fn url(&self) -> &str {
         &self.urls[self.calls.fetch_add(1, Ordering::Relaxed) % self.urls.len()]
     }
 
