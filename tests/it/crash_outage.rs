@@ -36,7 +36,7 @@ fn expired(leases: &[Value]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fm42_postgres_killed_under_load_spends_no_attempt_and_loses_nothing() {
+async fn fm17_fm42_postgres_killed_under_load_spends_no_attempt_and_loses_nothing() {
     let (seed, cluster) = (seed(), Arc::new(Cluster::start()));
     let launch = Launch::new(Place::Postgres(cluster.fresh_database().await)).set("COORDINATOR__STORE_WAIT_MS", 300);
     let mut node = launch.start().await;
