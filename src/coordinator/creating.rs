@@ -27,7 +27,11 @@ impl Coordinator {
             .directory
             .note_queue_of(record.id, Arc::from(record.queue.as_str()));
         if !is_new {
-            return Ok((self.job(record.id).await?, false));
+            return match self.job(record.id).await {
+                // Where it stands its owner can tell; that it is there is what whoever repeats a call wants to know.
+                Err(CoordinatorError::NotOwner) => Ok((self.stored_view(record), false)),
+                shown => Ok((shown?, false)),
+            };
         }
         let words = format!("created {} with {} tasks", record.state, record.tally.total);
         let created = Entry::own(record.id, self.now(), Level::Info, words);

@@ -272,6 +272,13 @@ impl Coordinator {
         let found = answers
             .iter()
             .position(|(_, said)| said.as_ref().is_ok_and(|granted| !granted.tasks.is_empty()))?;
-        answers.swap_remove(found).1.ok()
+        let found = answers.swap_remove(found).1.ok();
+        // One grant reaches the caller.
+        let rest: FuturesUnordered<BoxFuture<'static, Said>> = answers
+            .into_iter()
+            .map(|said| std::future::ready(said).boxed())
+            .collect();
+        self.clone().give_back_rest(rest);
+        found
     }
 }

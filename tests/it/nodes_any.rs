@@ -203,3 +203,23 @@ async fn a_repeated_lease_call_gets_its_grant_again_through_another_node() {
     }
     nodes.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_is_repeated_through_any_node_and_makes_one_job() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    let http = reqwest::Client::new();
+    let body = json!({"name": "once", "queue": "q", "tasks": [{"payload": 1}]});
+    let mut heard = Vec::new();
+    for node in [0, 1, 0, 1] {
+        let request = http.post(format!("{}/v1/jobs", nodes.launches[node].url()));
+        let response = request.header("idempotency-key", "k").json(&body).send().await;
+        let response = response.expect("an answer");
+        let status = response.status().as_u16();
+        let job: Value = response.json().await.expect("a job");
+        heard.push((status, job["id"].clone(), job["progress"]["total"].clone()));
+    }
+    let id = heard[0].1.clone();
+    let again = (200, id.clone(), json!(1));
+    assert_eq!(heard, [(201, id, json!(1)), again.clone(), again.clone(), again]);
+    nodes.stop().await;
+}

@@ -16,6 +16,7 @@ use crate::http::error::{ApiError, ApiResult};
 use crate::http::settings::HttpSettings;
 use actix_web::web;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 /// How a kind of post names its members, and how one of its items is read. `X` is what an item says beside its report.
@@ -136,6 +137,8 @@ impl<'a, X: Send + 'static> Intake<'a, X> {
         let digested = if length <= self.inline_max_bytes {
             digest(item, shape, bounds)?
         } else {
+            let turn = timeout_at(self.deadline, DIGESTING.acquire()).await;
+            let _turn = turn.map_err(|_| ApiError::body_timeout())?.expect("never closed");
             let digesting = web::block(move || digest(item, shape, bounds));
             digesting.await.map_err(|_| ApiError::busy("parsing"))??
         };
@@ -176,6 +179,9 @@ impl<X> Drop for Intake<'_, X> {
         self.coordinator.discard_results(std::mem::take(&mut self.stored));
     }
 }
+
+/// Large results are looked through one at a time, whoever posts them: they take one core at most from everything else.
+static DIGESTING: Semaphore = Semaphore::const_new(1);
 
 /// What has come of an item before it is looked into for its lease.
 const LOOK_INTO_BYTES: usize = 16 << 10;
