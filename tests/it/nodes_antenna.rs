@@ -109,14 +109,15 @@ async fn fm10_a_node_that_says_nothing_is_no_node_without_work() {
     // Long enough that nobody takes over from the dead.
     let first = Launch::new(Place::postgres().await).set("NODE_LEASE_S", 60);
     let mut nodes = Nodes::launch(vec![first.sibling("a"), first.sibling("b")]).await;
-    let worker = Worker::at(&nodes.launches[0].url());
+    // The second has seen the first when it started.
+    let worker = Worker::at(&nodes.launches[1].url());
     let next = "/jobs/next/?pipeline__slug__in=moths";
     until("both say that they have none", async || {
         (worker.get(next).await.0 == 204).then_some(())
     })
     .await;
-    nodes.processes[1].kill().await;
+    nodes.processes[0].kill().await;
     let list = "/jobs/?ids_only=1&pipeline__slug__in=moths";
     assert_eq!((worker.get(next).await.0, worker.get(list).await.0), (503, 503));
-    nodes.processes[0].kill().await;
+    nodes.processes[1].kill().await;
 }
