@@ -240,11 +240,10 @@ impl Config {
 
     /// Refuses settings with which a node could not work.
     fn check(&self) -> Result<(), ConfigError> {
-        let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
-        if !self.advertise.is_empty() && !is_url(&self.advertise) {
+        if !self.advertise.is_empty() && !is_address(&self.advertise) {
             return Err(ConfigError::OutOfRange {
                 field: "advertise",
-                limit: "an address such as http://HOST:PORT".to_owned(),
+                limit: "an address such as http://HOST:PORT, without a path".to_owned(),
             });
         }
         let http = &self.http;
@@ -422,6 +421,15 @@ fn environment(mut layers: Figment, variables: impl IntoIterator<Item = (String,
     layers
 }
 
+/// Can other nodes reach this one there? A path would be none of theirs: what they sign begins at the root.
+fn is_address(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let is_open = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && is_bare && is_open
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -459,6 +467,29 @@ mod tests {
         assert_eq!((config.node_id.as_str(), config.node_name().as_str()), ("17", "17"));
         assert_eq!((config.http.keep_alive_s, config.http.workers), (90, 5));
         assert_eq!(config.http.body_max_bytes, 128 << 20);
+    }
+
+    #[test]
+    fn an_advertised_address_has_no_path() {
+        for good in ["http://node1:8080", "https://node1.example/", "http://[::1]:8080"] {
+            let config = load(&format!("advertise = \"{good}\""), &[], &Flags::default());
+            assert_eq!(config.unwrap().advertise, good);
+        }
+        for bad in [
+            "node1:8080",
+            "ftp://node1",
+            "http://node1/tally",
+            "http://node1?x",
+            "http://u@node1",
+            "http://",
+        ] {
+            let refused = load(&format!("advertise = \"{bad}\""), &[], &Flags::default());
+            let message = refused.expect_err(bad).to_string();
+            assert!(
+                message.contains("advertise") && message.contains("without a path"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

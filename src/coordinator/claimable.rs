@@ -30,6 +30,8 @@ impl Coordinator {
 
     /// At most so many jobs of these queues that have work, the one to be served next first.
     pub async fn claimable_jobs(&self, queues: &[String], limit: usize) -> Result<Vec<ClaimableJob>> {
+        self.refuse_when_draining()?;
+        self.shared.check_term()?;
         let known = queues.iter().filter_map(|queue| self.shared.directory.queue(queue));
         let mut handles: Vec<QueueHandle> = known.collect();
         handles.sort_by_key(|queue| queue.id);
@@ -41,6 +43,8 @@ impl Coordinator {
             join_all(asked.map(|job| self.ask(job, Lane::Controls, Request::Standing))).await;
             found = self.list_in(&handles, limit).await?.0;
         }
+        // Once more after the looks: a node that slept meanwhile shows none of the rotations it had.
+        self.shared.check_term()?;
         Ok(found)
     }
 

@@ -35,7 +35,8 @@ pub async fn workers(state: web::Data<AppState>, caller: Caller, req: HttpReques
     });
     let mut items: Vec<_> = shown.collect();
     if !is_hop(&req) {
-        items = gathered::workers(items, gathered::from_others(&state, &caller, "/v1/workers").await);
+        let others = gathered::from_others(&state, &caller, "/v1/workers").await;
+        items = gathered::workers(items, others.parts);
     }
     ok_json(&wire::WorkerList { items })
 }
@@ -59,7 +60,8 @@ pub async fn queues(state: web::Data<AppState>, caller: Caller, req: HttpRequest
     });
     let mut items: Vec<_> = shown.collect();
     if !is_hop(&req) {
-        gathered::queues(&mut items, gathered::from_others(&state, &caller, "/v1/queues").await);
+        let others = gathered::from_others(&state, &caller, "/v1/queues").await;
+        gathered::queues(&mut items, others.parts);
     }
     ok_json(&wire::QueueList { items })
 }

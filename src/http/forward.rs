@@ -59,9 +59,8 @@ pub async fn divert(entry: &Entry, caller: &Caller, req: &mut ServiceRequest) ->
             Err(error) => return Some(refuse(error.into())),
         }
     };
-    // The owner waits for as long as this node would; together they end well before the client does.
-    let patience = patience(&state, req) + until.saturating_duration_since(Instant::now());
-    let mut outgoing = match Outgoing::take(&state, caller, req, patience).await {
+    let patience = patience(&state, req);
+    let mut outgoing = match Outgoing::take(&state, caller, req, patience, until).await {
         Ok(outgoing) => outgoing,
         Err(error) => return Some(refuse(error)),
     };

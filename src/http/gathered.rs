@@ -15,8 +15,15 @@ use std::time::Duration;
 /// Longest wait for another node's part of a list.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What the other nodes said.
+pub struct Gathered<T> {
+    pub parts: Vec<(Neighbour, T)>,
+    /// Nodes that said nothing.
+    pub missing: usize,
+}
+
 /// What every other node answers to this GET on behalf of a caller.
-pub async fn from_others<T: DeserializeOwned>(state: &AppState, caller: &Caller, target: &str) -> Vec<(Neighbour, T)> {
+pub async fn from_others<T: DeserializeOwned>(state: &AppState, caller: &Caller, target: &str) -> Gathered<T> {
     let (neighbours, coordinator) = (state.neighbours(), state.coordinator());
     let asking = coordinator.neighbours().into_iter().map(|node| async move {
         let question = ("GET", target);
@@ -37,7 +44,13 @@ pub async fn from_others<T: DeserializeOwned>(state: &AppState, caller: &Caller,
             }
         }
     });
-    join_all(asking).await.into_iter().flatten().collect()
+    let said = join_all(asking).await;
+    let asked = said.len();
+    let parts: Vec<_> = said.into_iter().flatten().collect();
+    Gathered {
+        missing: asked - parts.len(),
+        parts,
+    }
 }
 
 /// Live views of jobs that others own, in the place of what their rows say.

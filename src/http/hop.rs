@@ -47,11 +47,19 @@ pub enum Refusal {
 
 /// A request that another node has let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hop;
+pub struct Hop {
+    /// The node asks for itself; else a client asks through it.
+    pub by_node: bool,
+}
 
 /// Has another node let this request in? Then it is about this node alone.
 pub fn is_hop(req: &HttpRequest) -> bool {
     req.extensions().contains::<Hop>()
+}
+
+/// Does another node itself ask? What only nodes may ask is honoured then alone: a client's query travels with its request.
+pub fn is_nodes_own(req: &HttpRequest) -> bool {
+    req.extensions().get::<Hop>().is_some_and(|hop| hop.by_node)
 }
 
 /// Makes and checks proofs for one process.

@@ -147,7 +147,8 @@ pub async fn list(state: web::Data<AppState>, caller: Caller, req: HttpRequest) 
     let mut items: Vec<_> = views.into_iter().map(views::job).collect();
     if !is_hop(&req) {
         let target = format!("{}?{}", req.path(), req.query_string());
-        gathered::jobs(&mut items, gathered::from_others(&state, &caller, &target).await);
+        let others = gathered::from_others(&state, &caller, &target).await;
+        gathered::jobs(&mut items, others.parts);
     }
     let next_cursor = items.last().filter(|_| more).map(|job| job.id.to_string());
     ok_json(&wire::JobList { items, next_cursor })
@@ -199,12 +200,12 @@ pub async fn get(
     req: HttpRequest,
 ) -> ApiResult<HttpResponse> {
     let view = state.coordinator().job(path.0).await?;
+    if !caller.sees(&view.record.queue) {
+        return Err(ApiError::not_found("job"));
+    }
     if is_hop(&req) {
         // Created through another node, it may be news to those who watch here.
         state.coordinator().announce_pending(&view);
-    }
-    if !caller.sees(&view.record.queue) {
-        return Err(ApiError::not_found("job"));
     }
     ok_json(&views::job(view))
 }

@@ -8,7 +8,7 @@ use super::delivery::Undelivered;
 use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, Query, ok_json, small_json, to_json};
 use super::forward::neighbours::{REPLAY_ONLY, UNDELIVERED};
-use super::hop::is_hop;
+use super::hop::{is_hop, is_nodes_own};
 use super::state::AppState;
 use super::{views, wire};
 use crate::coordinator::api::{CoordinatorError, ExtendLeases, Granted, LeaseAny, LeaseJob, TaskState};
@@ -52,7 +52,10 @@ fn request_id(state: &AppState, id: Option<String>) -> ApiResult<Option<String>>
 }
 
 fn lease_list(state: &AppState, leases: &[String]) -> ApiResult<()> {
-    let limit = state.settings().batch_items_max;
+    at_most(state.settings().batch_items_max, leases)
+}
+
+fn at_most(limit: usize, leases: &[String]) -> ApiResult<()> {
     if leases.len() > limit {
         return Err(ApiError::invalid("leases", format!("at most {limit} leases")));
     }
@@ -112,10 +115,10 @@ async fn lease_for_node(state: &AppState, req: &HttpRequest, call: LeaseAny) -> 
             return Err(CoordinatorError::NotOwner.into());
         }
     }
-    match Query::of(req)?.one(REPLAY_ONLY)? {
-        Some(_) => Ok(state.coordinator().replay(&call).await?.unwrap_or_default()),
-        None => Ok(state.coordinator().lease_here(call).await?),
+    if is_nodes_own(req) && Query::of(req)?.one(REPLAY_ONLY)?.is_some() {
+        return Ok(state.coordinator().replay(&call).await?.unwrap_or_default());
     }
+    Ok(state.coordinator().lease_here(call).await?)
 }
 
 /// `POST /v1/jobs/{id}/leases`
@@ -183,7 +186,11 @@ pub async fn release(
     mut payload: web::Payload,
 ) -> ApiResult<HttpResponse> {
     let call: wire::Release = small_json(&state, &req, &mut payload).await?;
-    if is_hop(&req) && Query::of(&req)?.one(UNDELIVERED)?.is_some() {
+    if is_nodes_own(&req) && Query::of(&req)?.one(UNDELIVERED)?.is_some() {
+        // All of one grant at most, which may be more than a client may list.
+        let settings = state.settings();
+        let most = settings.batch_items_max.max(settings.lease_tasks_max as usize);
+        at_most(most, &call.leases)?;
         state.coordinator().release_undelivered(path.0, call.leases.clone());
         return ok_json(&wire::Released {
             released: call.leases,

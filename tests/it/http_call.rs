@@ -74,7 +74,12 @@ pub(crate) async fn send_as(app: &App, token: &str, method: &str, path: &str, bo
 
 /// A raw connection over which `text` was sent.
 pub(crate) async fn raw(app: &App, text: &str) -> TcpStream {
-    let address = app.url.strip_prefix("http://").expect("a plain address");
+    raw_at(&app.url, text).await
+}
+
+/// The same to any node.
+pub(crate) async fn raw_at(url: &str, text: &str) -> TcpStream {
+    let address = url.strip_prefix("http://").expect("a plain address");
     let mut stream = TcpStream::connect(address).await.expect("the node accepts");
     stream.write_all(text.as_bytes()).await.expect("the node reads");
     stream

@@ -3,8 +3,9 @@
 //! Owns: a worker behind a load balancer that knows nothing. Never: repeats a POST. Invariant: which node it meets makes no difference to it.
 
 use crate::antenna_client::{Worker, failure, success};
+use crate::app::Place;
 use crate::nodes_cluster::{LEASE_S, Nodes};
-use crate::process::until;
+use crate::process::{Launch, until};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -101,4 +102,22 @@ async fn fm37_an_antenna_post_waits_while_its_job_changes_nodes() {
         return;
     }
     panic!("node b owns neither pipeline");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm10_a_node_that_says_nothing_is_no_node_without_work() {
+    // Long enough that nobody takes over from the dead.
+    let first = Launch::new(Place::postgres().await).set("NODE_LEASE_S", 60);
+    let mut nodes = Nodes::launch(vec![first.sibling("a"), first.sibling("b")]).await;
+    // The second has seen the first when it started.
+    let worker = Worker::at(&nodes.launches[1].url());
+    let next = "/jobs/next/?pipeline__slug__in=moths";
+    until("both say that they have none", async || {
+        (worker.get(next).await.0 == 204).then_some(())
+    })
+    .await;
+    nodes.processes[0].kill().await;
+    let list = "/jobs/?ids_only=1&pipeline__slug__in=moths";
+    assert_eq!((worker.get(next).await.0, worker.get(list).await.0), (503, 503));
+    nodes.processes[1].kill().await;
 }

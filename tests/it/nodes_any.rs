@@ -4,6 +4,7 @@
 //! every node.
 
 use crate::app::assert_sums;
+use crate::http_call::{raw_at, until_closed};
 use crate::nodes_cluster::{Nodes, lease, report};
 use crate::process::{Body, Heard, until};
 use serde_json::{Value, json};
@@ -221,5 +222,35 @@ async fn a_create_is_repeated_through_any_node_and_makes_one_job() {
     let id = heard[0].1.clone();
     let again = (200, id.clone(), json!(1));
     assert_eq!(heard, [(201, id, json!(1)), again.clone(), again.clone(), again]);
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_has_every_owners_part_whatever_its_query_holds() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    for queue in ["q0", "q1"] {
+        let body = json!({"name": "it's", "queue": queue, "tasks": [{"payload": 1}, {"payload": 2}]});
+        nodes.client(0).post("/v1/jobs", body).await;
+    }
+    until("each node owns a queue", async || {
+        (nodes.shares(0).await.len() == 2).then_some(())
+    })
+    .await;
+    for queue in ["q0", "q1"] {
+        let granted = lease(&nodes.client(0), "w", &[queue], 1, 30.0).await;
+        assert_eq!(granted["tasks"].as_array().map(Vec::len), Some(1), "{granted}");
+    }
+    for launch in &nodes.launches {
+        // Sent as it is, which a URL would spell with %27.
+        let text = "GET /v1/jobs?q=it's HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        until("only an owner knows of its leases", async || {
+            let answer = until_closed(raw_at(&launch.url(), text).await).await;
+            let list: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+            let items = list["items"].as_array()?;
+            let leased = items.iter().filter(|item| item["progress"]["leased"] == 1);
+            (items.len() == 2 && leased.count() == 2).then_some(())
+        })
+        .await;
+    }
     nodes.stop().await;
 }

@@ -48,24 +48,9 @@ async fn a_proof_between_nodes_is_good_once_for_its_request_and_its_caller() {
     let limited = json!({"name": "limited", "scopes": ["read"], "queues": ["mine"]});
     let (limited, _) = token(&urls[0], &admin, limited).await;
 
-    let db = cluster::connect(&nodes.launches[0].store()).await;
-    let secret: String = db
-        .query_one("SELECT value FROM cluster WHERE name = 'secret'", &[])
-        .await
-        .unwrap()
-        .get(0);
-    let now = UnixMs(db.query_one("SELECT now_ms()", &[]).await.unwrap().get(0));
-    let (_, listed) = call(&urls[0], "GET", "/v1/nodes", &[("authorization", &admin)], None).await;
-    let incarnation = |name: &str| {
-        let found = listed["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|node| node["node"] == name);
-        found.expect("it is listed")["incarnation"].as_str().unwrap().to_owned()
-    };
-    let owner = nodes_owner(&listed, &urls, &admin, mine).await;
-    let (url, to) = (&urls[owner], incarnation(nodes.name(owner)));
+    let (secret, now) = secret_and_now(&nodes).await;
+    let (owner, to) = nodes_owner(&nodes, &urls, &admin, mine).await;
+    let url = &urls[owner];
     let us = Hops::new(Some(secret.as_bytes()), "a test that knows the secret");
     let path = format!("/v1/jobs/{mine}");
     let ask = async |path: &str, proof: Option<&str>| {
@@ -112,8 +97,19 @@ async fn a_proof_between_nodes_is_good_once_for_its_request_and_its_caller() {
     nodes.stop().await;
 }
 
-/// The place of the node that owns a job.
-async fn nodes_owner(listed: &Value, urls: &[String], admin: &str, job: i64) -> usize {
+/// What nodes sign with, and the store's time.
+async fn secret_and_now(nodes: &Nodes) -> (String, UnixMs) {
+    let db = cluster::connect(&nodes.launches[0].store()).await;
+    let secret = db
+        .query_one("SELECT value FROM cluster WHERE name = 'secret'", &[])
+        .await;
+    let now = db.query_one("SELECT now_ms()", &[]).await;
+    (secret.unwrap().get(0), UnixMs(now.unwrap().get(0)))
+}
+
+/// The place of the node that owns a job, and its process.
+async fn nodes_owner(nodes: &Nodes, urls: &[String], admin: &str, job: i64) -> (usize, String) {
+    let (_, listed) = call(&urls[0], "GET", "/v1/nodes", &[("authorization", admin)], None).await;
     let (_, view) = call(
         &urls[0],
         "GET",
@@ -127,8 +123,79 @@ async fn nodes_owner(listed: &Value, urls: &[String], admin: &str, job: i64) -> 
         .unwrap()
         .iter()
         .find(|node| node["node"] == view["node"]);
-    let address = found.expect("the owner is listed")["address"].as_str().unwrap();
-    urls.iter().position(|url| url == address).expect("it is one of ours")
+    let found = found.expect("the owner is listed");
+    let owner = nodes
+        .launches
+        .iter()
+        .position(|launch| found["node"] == *launch.node_id);
+    (
+        owner.expect("it is one of ours"),
+        found["incarnation"].as_str().expect("text").to_owned(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_nodes_may_ask_is_not_honoured_for_a_client_behind_one() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    let urls: Vec<String> = nodes.launches.iter().map(|launch| launch.url()).collect();
+    let mut jobs = Vec::new();
+    // Two of one queue, whose leases have the same epoch.
+    for queue in ["mine", "mine", "other"] {
+        jobs.push(nodes.job(0, queue, 2).await);
+    }
+    until("both own a queue", async || {
+        (nodes.shares(0).await.len() == 2).then_some(())
+    })
+    .await;
+    let (_, admin) = token(&urls[0], "", json!({"name": "admin", "scopes": ["admin"]})).await;
+    let limited = json!({"name": "limited", "scopes": ["work"], "queues": ["mine"]});
+    let (_, limited) = token(&urls[0], &admin, limited).await;
+    let mut leases = Vec::new();
+    for job in &jobs {
+        let path = format!("/v1/jobs/{job}/leases");
+        let body = json!({"worker": "w", "max_tasks": 1});
+        let (status, granted) = call(&urls[0], "POST", &path, &[("authorization", &admin)], Some(body)).await;
+        assert_eq!(status, 200, "{granted}");
+        leases.push(granted["tasks"][0]["lease"].as_str().expect("a lease").to_owned());
+    }
+    let release = |job: usize| format!("/v1/jobs/{}/leases/release?undelivered=true", jobs[job]);
+    let leased = async |job: usize| {
+        let path = format!("/v1/jobs/{}", jobs[job]);
+        let (_, view) = call(&urls[0], "GET", &path, &[("authorization", &admin)], None).await;
+        view["progress"]["leased"].clone()
+    };
+
+    for url in &urls {
+        let headers = [("authorization", limited.as_str())];
+        let body = json!({"worker": "w", "leases": [leases[2]]});
+        let (status, _) = call(url, "POST", &release(2), &headers, Some(body.clone())).await;
+        assert_eq!(status, 404, "not its queue");
+        let (status, said) = call(url, "POST", &release(0), &headers, Some(body)).await;
+        assert_eq!((status, &said["lost"]), (200, &json!([leases[2]])), "{said}");
+        let body = json!({"worker": "w", "leases": ["bogus"]});
+        let (status, said) = call(url, "POST", &release(0), &headers, Some(body)).await;
+        assert_eq!((status, &said["lost"]), (200, &json!(["bogus"])), "{said}");
+    }
+    for job in 0..jobs.len() {
+        assert_eq!(leased(job).await, 1, "job {job}");
+    }
+
+    // A node itself may, but for leases of that job alone, and not of more than one grant.
+    let (secret, now) = secret_and_now(&nodes).await;
+    let us = Hops::new(Some(secret.as_bytes()), "a test that knows the secret");
+    let (owner, to) = nodes_owner(&nodes, &urls, &admin, jobs[0]).await;
+    let ask = async |leases: Vec<&str>| {
+        let proof = us.sign(&to, "POST", &release(0), "*", now).expect("there is a secret");
+        let body = json!({"worker": "*", "leases": leases});
+        let headers = [("tallykeeper-hop", proof.as_str())];
+        call(&urls[owner], "POST", &release(0), &headers, Some(body)).await.0
+    };
+    assert_eq!(ask(vec![leases[1].as_str()]).await, 200);
+    assert_eq!((leased(0).await, leased(1).await), (json!(1), json!(1)));
+    assert_eq!(ask(vec!["x"; 1_001]).await, 400);
+    assert_eq!(ask(vec![leases[0].as_str()]).await, 200);
+    assert_eq!(leased(0).await, 0);
+    nodes.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,10 +78,10 @@ impl Handler<Undelivered> for JobActor {
         if self.shared.is_draining() || self.is_closing {
             return; // The last snapshot may be written already; these leases run out by themselves.
         }
-        let epoch = self.fence.epoch;
+        let (job, epoch) = (self.job, self.fence.epoch);
         let leases = leases
             .into_iter()
-            .filter(|lease| lease.epoch == epoch)
+            .filter(|lease| (lease.job, lease.epoch) == (job, epoch))
             .map(|lease| (lease.task, lease.seq));
         let leases = leases.collect();
         self.apply(Command::Ungrant { leases }, ctx);

@@ -7,7 +7,7 @@ use super::lenient::flag_of;
 use super::shown::job;
 use super::wire::{AntennaIdList, AntennaJobId, AntennaJobList, AntennaListed, AntennaLogs};
 use super::{Call, Refusal, answered, json};
-use crate::coordinator::api::ClaimableJob;
+use crate::coordinator::api::{ClaimableJob, CoordinatorError};
 use crate::domain::ids::JobId;
 use crate::domain::job::check_name;
 use crate::domain::state::{ALL, State};
@@ -133,8 +133,13 @@ async fn claimable(call: &Call, filter: &Filter, limit: u32) -> ApiResult<Vec<An
     }
     let target = same_of_others(&call.req, limit);
     let others = gathered::from_others::<AntennaIdList>(&call.state, &call.caller, &target).await;
-    let lists = others.into_iter().map(|(_, list)| list.results).chain([own]);
-    Ok(merged(lists.collect(), limit as usize))
+    let lists = others.parts.into_iter().map(|(_, list)| list.results).chain([own]);
+    let found = merged(lists.collect(), limit as usize);
+    if found.is_empty() && others.missing > 0 {
+        // What there is may be at the node that said nothing: an error is never "no work".
+        return answered(Err(CoordinatorError::NotOwner));
+    }
+    Ok(found)
 }
 
 /// What another node is asked for its part of the list.

@@ -49,8 +49,8 @@ pub async fn pass<B: MessageBody + 'static>(
 async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
     if let Some(proof) = req.headers().get(HOP).filter(|_| access != Access::Open) {
-        let caller = admit_hop(state, req, proof.to_str().unwrap_or("")).await?;
-        req.extensions_mut().insert(Hop);
+        let (caller, hop) = admit_hop(state, req, proof.to_str().unwrap_or("")).await?;
+        req.extensions_mut().insert(hop);
         return check_scopes(access, caller);
     }
     let caller = match access {
@@ -76,12 +76,15 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
 }
 
 /// The caller of a request that another node has let in. That node has looked at the host and the origin.
-async fn admit_hop(state: &AppState, req: &ServiceRequest, proof: &str) -> ApiResult<Caller> {
+async fn admit_hop(state: &AppState, req: &ServiceRequest, proof: &str) -> ApiResult<(Caller, Hop)> {
     let target = req.uri().path_and_query().map_or("", |target| target.as_str());
     let hops = state.neighbours().hops();
     match hops.check(proof, req.method().as_str(), target, state.now()) {
-        Ok(NODE) => Ok(Caller::local()),
-        Ok(id) => state.tokens().caller(id, state.now(), state.is_loopback_only()).await,
+        Ok(NODE) => Ok((Caller::local(), Hop { by_node: true })),
+        Ok(id) => {
+            let caller = state.tokens().caller(id, state.now(), state.is_loopback_only());
+            Ok((caller.await?, Hop { by_node: false }))
+        }
         // Honest, as far as one can tell: whoever sent it looks again, and its caller may come back.
         Err(Refusal::Misdirected | Refusal::Stale) => Err(CoordinatorError::NotOwner.into()),
         Err(refusal) => {

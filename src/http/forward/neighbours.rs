@@ -9,6 +9,7 @@ use crate::domain::ids::{Attempt, JobId, Run, TaskNo, UnixMs};
 use crate::http::hop::{HOP, Hops, NODE};
 use crate::http::wire;
 use async_trait::async_trait;
+use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,9 +77,10 @@ impl Neighbours {
         if to.address.is_empty() {
             return None;
         }
-        let proof = self.hops.sign(&to.incarnation, method, target, caller, now)?;
+        let url = Url::parse(&format!("{}{target}", to.address.trim_end_matches('/'))).ok()?;
+        // What will be sent is signed: a URL spells some characters in another way than the request that came.
+        let proof = self.hops.sign(&to.incarnation, method, &sent(&url), caller, now)?;
         let method = reqwest::Method::from_bytes(method.as_bytes()).ok()?;
-        let url = format!("{}{target}", to.address.trim_end_matches('/'));
         Some(self.http.request(method, url).header(HOP.as_str(), proof))
     }
 
@@ -178,6 +180,14 @@ impl Peers for Neighbours {
     }
 }
 
+/// Path and query as they go over the wire.
+fn sent(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
 fn granted_task(task: wire::LeasedTask) -> GrantedTask {
     GrantedTask {
         task: TaskNo(task.task),
@@ -186,5 +196,26 @@ fn granted_task(task: wire::LeasedTask) -> GrantedTask {
         attempt: Attempt(task.attempt),
         lease: task.lease,
         expires_at: task.expires_at.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_signed_is_what_is_sent() {
+        for (target, expected) in [
+            ("/v1/jobs", "/v1/jobs"),
+            ("/v1/jobs?", "/v1/jobs?"),
+            ("/v1/jobs?q=it's&x=%27", "/v1/jobs?q=it%27s&x=%27"),
+            ("/v1/jobs?q=a\"<b>#part", "/v1/jobs?q=a%22%3Cb%3E"),
+        ] {
+            let url = Url::parse(&format!("http://node:8080{target}")).unwrap();
+            assert_eq!(sent(&url), expected);
+            let request = reqwest::Client::new().get(url).build().unwrap();
+            let uri: actix_web::http::Uri = request.url().as_str().parse().unwrap();
+            assert_eq!(uri.path_and_query().map(|target| target.as_str()), Some(expected));
+        }
     }
 }

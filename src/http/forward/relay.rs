@@ -15,13 +15,14 @@ use crate::http::state::AppState;
 use crate::http::wire::Problem;
 use actix_web::body::SizedStream;
 use actix_web::dev::{Payload, ServiceRequest};
+use actix_web::error::PayloadError;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{FromRequest, HttpMessage, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -60,8 +61,11 @@ pub struct Outgoing {
 enum Carried {
     Held(Bytes),
     /// Read by a task of its own, since a connection's body cannot leave its thread.
-    Passing(Option<(mpsc::Receiver<io::Result<Bytes>>, oneshot::Receiver<()>)>),
+    Passing(Option<(Pieces, oneshot::Receiver<()>)>),
 }
+
+/// Pieces of a body, and none as its end: without that it was broken off.
+type Pieces = mpsc::Receiver<io::Result<Option<Bytes>>>;
 
 /// What became of it.
 pub enum Sent {
@@ -75,12 +79,13 @@ pub enum Sent {
 }
 
 impl Outgoing {
-    /// Takes the request apart.
+    /// Takes the request apart, waiting until then for room for its body. The answer may take as much longer as is left of that.
     pub async fn take(
         state: &AppState,
         caller: &Caller,
         req: &mut ServiceRequest,
         patience: Duration,
+        until: Instant,
     ) -> ApiResult<Outgoing> {
         let target = target(req.path(), req.query_string());
         let mut headers = carried(req.headers());
@@ -94,7 +99,14 @@ impl Outgoing {
         let length = req.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         let has_body = length.is_some_and(|length| length > 0) || req.headers().contains_key(header::TRANSFER_ENCODING);
-        let mut room = None;
+        let settings = state.settings();
+        let announced = length.filter(|length| *length <= settings.small_body_max_bytes);
+        let room = match announced.filter(|_| has_body) {
+            Some(length) => Some(state.budget().reserve_by(length, until.into()).await?),
+            None => None,
+        };
+        // The owner waits for as long as this node would; together they end well before the client does.
+        let patience = patience + until.saturating_duration_since(Instant::now());
         let body = if !has_body {
             Carried::Held(Bytes::new())
         } else {
@@ -102,12 +114,13 @@ impl Outgoing {
             let mut payload = web::Payload::from_request(req.request(), &mut inner)
                 .await
                 .map_err(|error| ApiError::malformed(error.to_string()))?;
-            match length.filter(|length| *length <= state.settings().small_body_max_bytes) {
+            match announced {
                 Some(length) => {
-                    room = Some(state.budget().reserve(length)?);
-                    Carried::Held(hold(&mut payload, length, state.settings().body_idle_timeout_s).await?)
+                    let total = Duration::from_secs(settings.body_total_timeout_s);
+                    let held = timeout(total, hold(&mut payload, length, settings.body_idle_timeout_s)).await;
+                    Carried::Held(held.unwrap_or_else(|_| Err(ApiError::body_timeout()))?)
                 }
-                None => Carried::Passing(Some(pass(payload, state.settings().body_idle_timeout_s, patience))),
+                None => Carried::Passing(Some(pass(payload, settings.body_idle_timeout_s, patience))),
             }
         };
         Ok(Outgoing {
@@ -153,8 +166,7 @@ impl Outgoing {
                     return Sent::Lost;
                 };
                 passed = Some(end);
-                let pieces = stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
-                request = request.body(reqwest::Body::wrap_stream(pieces));
+                request = request.body(reqwest::Body::wrap_stream(whole(pieces)));
             }
         }
         let patience = self.patience;
@@ -186,7 +198,10 @@ fn does_more_when_repeated(path: &str) -> bool {
 }
 
 /// The next piece of a body as it came, compressed or not; none at its end.
-async fn next_piece(payload: &mut web::Payload, idle_s: u64) -> ApiResult<Option<Bytes>> {
+async fn next_piece(
+    payload: &mut (impl Stream<Item = Result<Bytes, PayloadError>> + Unpin),
+    idle_s: u64,
+) -> ApiResult<Option<Bytes>> {
     match timeout(Duration::from_secs(idle_s), payload.next()).await {
         Err(_) => Err(ApiError::body_timeout()),
         Ok(piece) => piece
@@ -208,21 +223,17 @@ async fn hold(payload: &mut web::Payload, length: usize, idle_s: u64) -> ApiResu
 
 /// Reads the body piece by piece, as fast as the other node takes it.
 fn pass(
-    mut payload: web::Payload,
+    mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
     idle_s: u64,
     patience: Duration,
-) -> (mpsc::Receiver<io::Result<Bytes>>, oneshot::Receiver<()>) {
+) -> (Pieces, oneshot::Receiver<()>) {
     let (pieces, taken) = mpsc::channel(2);
     let (ended, end) = oneshot::channel();
     actix_web::rt::spawn(async move {
         loop {
-            let piece = match next_piece(&mut payload, idle_s).await {
-                Ok(Some(piece)) => Ok(piece),
-                Ok(None) => break,
-                // The other node must not take a part for the whole.
-                Err(error) => Err(io::Error::other(error)),
-            };
-            let is_last = piece.is_err();
+            // The other node must not take a part for the whole.
+            let piece = next_piece(&mut payload, idle_s).await.map_err(io::Error::other);
+            let is_last = !matches!(piece, Ok(Some(_)));
             let taken = timeout(patience, pieces.send(piece)).await;
             if is_last || !matches!(taken, Ok(Ok(()))) {
                 break;
@@ -232,6 +243,19 @@ fn pass(
         let _ = ended.send(());
     });
     (taken, end)
+}
+
+/// The pieces as a body that ends well only where the client's did: not when the other node took none for too long.
+fn whole(pieces: Pieces) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::unfold(Some(pieces), |pieces| async move {
+        let mut pieces = pieces?;
+        match pieces.recv().await {
+            Some(Ok(Some(piece))) => Some((Ok(piece), Some(pieces))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Err(io::Error::other("the body was not passed on to its end")), None)),
+        }
+    })
 }
 
 fn carried(from: &HeaderMap) -> reqwest::header::HeaderMap {
@@ -286,4 +310,47 @@ async fn came_back(answer: reqwest::Response, patience: Duration) -> Sent {
         Some(length) => response.body(SizedStream::new(length, body)),
         None => response.streaming(body.boxed()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    const IDLE_S: u64 = 600;
+
+    /// Pieces that a body passes through in, as the other node gets them.
+    async fn passed(body: Vec<Result<Bytes, PayloadError>>) -> Vec<io::Result<Bytes>> {
+        let (pieces, end) = pass(stream::iter(body), IDLE_S, Duration::from_secs(600));
+        let passed = whole(pieces).collect().await;
+        end.await.expect("it says that it has ended");
+        passed
+    }
+
+    #[actix_web::test]
+    async fn a_body_ends_well_only_if_it_was_passed_on_to_its_end() {
+        let piece = || Ok(Bytes::from_static(b"a"));
+        let good = passed(vec![piece(), piece(), piece(), piece()]).await;
+        assert_eq!(good.into_iter().map(Result::unwrap).collect::<Vec<_>>(), ["a"; 4]);
+        let broken = passed(vec![piece(), Err(PayloadError::Overflow)]).await;
+        assert_eq!(broken.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false]);
+        // Given up because nobody takes any of it, and taken afterwards.
+        for length in [2, 8] {
+            let body = stream::iter((0..length).map(|_| piece()).collect::<Vec<_>>());
+            let (pieces, end) = pass(body, IDLE_S, Duration::from_millis(1));
+            end.await.expect("it says that it has ended");
+            let taken: Vec<_> = whole(pieces).collect().await;
+            assert_eq!(taken.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_held_body_is_as_long_as_announced_at_most() {
+        let payload = async |body: &'static str| {
+            let (req, mut inner) = TestRequest::post().set_payload(body).to_srv_request().into_parts();
+            web::Payload::from_request(&req, &mut inner).await.unwrap()
+        };
+        assert_eq!(hold(&mut payload("abc").await, 3, IDLE_S).await.unwrap(), "abc");
+        assert!(hold(&mut payload("abcd").await, 3, IDLE_S).await.is_err());
+    }
 }
