@@ -35,6 +35,17 @@ async fn token(url: &str, by: &str, body: Value) -> (String, String) {
     (text("id"), format!("Bearer {}", text("token")))
 }
 
+/// Every node has heard of a token: the others read the tokens anew now and then.
+async fn known_everywhere(urls: &[String], token: &str) {
+    for url in urls {
+        until("the token is known", async || {
+            let headers = [("authorization", token)];
+            (call(url, "GET", "/v1/jobs", &headers, None).await.0 != 401).then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proof_between_nodes_is_good_once_for_its_request_and_its_caller() {
     let nodes = Nodes::start(&["a", "b"]).await;
@@ -150,6 +161,7 @@ async fn what_only_nodes_may_ask_is_not_honoured_for_a_client_behind_one() {
     let (_, admin) = token(&urls[0], "", json!({"name": "admin", "scopes": ["admin"]})).await;
     let limited = json!({"name": "limited", "scopes": ["work"], "queues": ["mine"]});
     let (_, limited) = token(&urls[0], &admin, limited).await;
+    known_everywhere(&urls, &limited).await;
     let mut leases = Vec::new();
     for job in &jobs {
         let path = format!("/v1/jobs/{job}/leases");
@@ -215,6 +227,7 @@ async fn scopes_and_queues_of_a_token_hold_through_every_node() {
     let allowed = ["q1", "q2"];
     let body = json!({"name": "some", "scopes": ["read", "work"], "queues": allowed});
     let (_, some) = token(&urls[0], &admin, body).await;
+    known_everywhere(&urls, &some).await;
     let headers = [("authorization", some.as_str())];
     for url in &urls {
         for (queue, job) in queues.iter().zip(&jobs) {
