@@ -283,7 +283,7 @@ async fn a_renewal_that_comes_after_a_take_over_brings_no_stale_answer() {
     })
     .await;
     // Each answer of the database takes a while, so there is time between the renewal's and that which says who owns what.
-    line.delay(Duration::from_millis(150));
+    line.delay(Duration::from_millis(50));
     line.hold(false);
     until("the late node knows who owns the queue", async || {
         match late.call("GET", &path, &Body::None).await {
