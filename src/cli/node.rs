@@ -174,11 +174,15 @@ async fn with_store(
     stop: oneshot::Receiver<()>,
 ) -> Result<()> {
     let settings = options.coordinator;
+    // Before the first queue is taken, so that what it counts is recorded. A second node in one process would find the recorder there; it
+    // does without metrics.
+    let metrics = install_metrics().ok();
     // Nobody can reach it before it listens.
     let coordinator = Coordinator::start(store.clone(), settings, String::new())
         .await
         .context("cannot start the node")?;
-    match listen(&coordinator, options.http, options.limits, &options.listen).await {
+    let state = AppState::new(coordinator.clone(), options.http, options.limits, metrics);
+    match listen(state, &options.listen).await {
         Ok(serving) => {
             let addresses = serving.addresses.clone();
             coordinator.listens_at(reached_at(&options.advertise, &addresses));
@@ -205,15 +209,7 @@ fn reached_at(advertised: &str, listens: &[SocketAddr]) -> String {
     format!("http://{first}")
 }
 
-async fn listen(
-    coordinator: &Coordinator,
-    settings: HttpSettings,
-    limits: Limits,
-    addresses: &[SocketAddr],
-) -> Result<Serving> {
-    // A second node in one process would find the recorder there; it does without metrics.
-    let metrics = install_metrics().ok();
-    let state = AppState::new(coordinator.clone(), settings, limits, metrics);
+async fn listen(state: AppState, addresses: &[SocketAddr]) -> Result<Serving> {
     let serving = serve(state, addresses).await;
     serving.with_context(|| {
         let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();

@@ -4,6 +4,7 @@
 //! meanwhile). Invariant: after a lapse nothing is served before the store has said what is still ours.
 
 use super::balance::{self, Plan};
+use super::job_actor::StopJob;
 use super::manner::Manner;
 use super::node::Threads;
 use super::queue_actor::OwnedElsewhere;
@@ -11,6 +12,8 @@ use super::shared::Shared;
 use super::term::BootMs;
 use super::{Coordinator, CoordinatorError};
 use crate::store::{Census, StoreError};
+use futures_util::future::join_all;
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,8 @@ const RETRY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: u32 = 3;
 /// Added to the moment at which another node's lease runs out.
 const AFTER_ITS_END: Duration = Duration::from_millis(50);
+/// Longest wait until what others own by now is stopped here.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// What one beat leaves to the next.
 #[derive(Default)]
@@ -73,12 +78,14 @@ async fn beat(coordinator: &Coordinator, memory: &mut Memory) -> Result<(), Stor
     let shared = &coordinator.shared;
     let hung = |_| StoreError::Unavailable("no sign of life could be given in time".into());
     let patience = Duration::from_secs(u64::from(shared.settings.node_lease_s).max(1));
-    let has_lapsed = !shared.term.holds();
+    let mut has_lapsed = !shared.term.holds();
     let sent = BootMs::now();
     let us = shared.identity();
     tokio::time::timeout(patience, shared.store.heartbeat(&us))
         .await
         .map_err(hung)??;
+    // The renewal may have been on its way for so long that the lease ended first, and somebody took a queue.
+    has_lapsed |= !shared.term.holds();
     if !has_lapsed {
         shared.term.renewed(sent);
     }
@@ -90,14 +97,17 @@ async fn beat(coordinator: &Coordinator, memory: &mut Memory) -> Result<(), Stor
         let looked = shared.owners.look(shared, Instant::now()).await;
         looked.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let census = shared.owners.census();
-        believe(shared, &census);
-        if has_lapsed {
+        let is_given_up = believe(shared, &census, has_lapsed).await;
+        if has_lapsed && !is_given_up {
+            tracing::warn!("what another node owns by now has not stopped here yet; the term does not begin before");
+            shared.beat_now.notify_one();
+        } else if has_lapsed {
             tracing::warn!("the lease is renewed after a lapse; what nobody took meanwhile is served again");
             shared.term.renewed(sent);
             shared.note_renewal();
         }
         memory.beats += 1;
-        if !shared.is_draining() && shared.is_started() {
+        if !shared.is_draining() && shared.is_started() && shared.term.holds() {
             tend(coordinator, &census, memory);
         }
     }
@@ -105,15 +115,32 @@ async fn beat(coordinator: &Coordinator, memory: &mut Memory) -> Result<(), Stor
     Ok(())
 }
 
-/// Gives up what another node owns by now.
-fn believe(shared: &Shared, census: &Census) {
-    for owner in &census.queues {
-        if owner.node.as_deref() != Some(shared.identity.node.as_str())
-            && let Some(queue) = shared.directory.queue(&owner.queue)
-        {
-            queue.addr.do_send(OwnedElsewhere(owner.epoch));
-        }
-    }
+/// Gives up what another node owns by now. False if it was not all stopped in time; jobs are waited for only after a lapse, since until it
+/// ends they answer nobody.
+async fn believe(shared: &Shared, census: &Census, has_lapsed: bool) -> bool {
+    // Listed before the queues are looked up, so that jobs of a queue that is taken meanwhile are not among them.
+    let jobs = if has_lapsed {
+        shared.directory.jobs()
+    } else {
+        Vec::new()
+    };
+    let us = shared.identity.node.as_str();
+    let others = census.queues.iter().filter(|owner| owner.node.as_deref() != Some(us));
+    let giving_up = others.map(|owner| async move {
+        let is_lost = match shared.directory.queue(&owner.queue) {
+            // A closed mailbox has stopped by itself.
+            Some(queue) => queue.addr.send(OwnedElsewhere(owner.epoch)).await.unwrap_or(true),
+            // Its actor is gone; its jobs may still have requests before the word that they are to stop.
+            None => true,
+        };
+        is_lost.then_some(owner.queue.as_str())
+    });
+    let stopping = async {
+        let lost: HashSet<&str> = join_all(giving_up).await.into_iter().flatten().collect();
+        let of_lost = jobs.iter().filter(|(_, job)| lost.contains(&*job.queue));
+        join_all(of_lost.map(|(_, job)| job.addr.send(StopJob))).await;
+    };
+    tokio::time::timeout(STOPPING, stopping).await.is_ok()
 }
 
 /// Takes and gives queues, beside the beat: both may have to wait for other nodes.
@@ -160,7 +187,8 @@ async fn carry_out(coordinator: &Coordinator, plan: Plan, sweeps: bool) -> Resul
         }
     }
     for queue in plan.give {
-        let deadline = Instant::now() + shared.settings.store_wait;
+        // Nobody presses: a slow commit gets the time that it gets in a drain.
+        let deadline = Instant::now() + shared.settings.drain_timeout;
         if let Some(queue) = shared.directory.queue(&queue).filter(|_| !shared.is_draining()) {
             coordinator.hand_over(queue, deadline).await?;
         }

@@ -132,7 +132,9 @@ impl JobActor {
     fn apply(&mut self, command: Command, ctx: &mut Context<Self>) {
         let now = self.shared.clock.now();
         let store_up = self.shared.is_store_up();
+        let may_grant = !self.is_closing && self.shared.check_term().is_ok();
         let Some(ledger) = self.ledger.as_mut() else { return };
+        ledger.note_right_to_grant(may_grant);
         let mut effects = ledger.note_store(store_up, now);
         effects.absorb(ledger.apply(command, now));
         self.execute(effects, ctx);
@@ -301,6 +303,10 @@ impl JobActor {
         self.journal.take();
         self.chunks.clear();
         self.is_dirty = false;
+        if let Some(waiting) = self.settling.take() {
+            // Without a ledger there is nothing left to settle.
+            let _ = waiting.send(());
+        }
         if let Some((_, handle)) = self.wake.take() {
             ctx.cancel_future(handle);
         }

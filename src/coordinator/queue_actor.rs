@@ -3,9 +3,11 @@
 //! Owns: the [`Rotation`], the parked polls, the job actors of the queue. Never: looks into a job. Invariant: a parked poll is passed on as
 //! soon as a job of the queue has work, and is answered at most once.
 
+mod counts;
 mod listing;
 mod poll;
 
+pub(super) use counts::CountParked;
 pub(super) use listing::{ListClaimable, Listed, Served};
 pub(super) use poll::Poll;
 
@@ -19,6 +21,7 @@ use crate::domain::ledger::NewerTokens;
 use crate::domain::rotation::Rotation;
 use crate::store::{OwnedQueue, StoreError};
 use actix::prelude::*;
+use counts::Gauges;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -79,15 +82,10 @@ pub(super) struct StandDown;
 #[rtype(result = "()")]
 pub(super) struct StopQueue;
 
-/// The store says that another node, or nobody, has the queue under this epoch.
+/// The store says that another node, or nobody, has the queue under this epoch. Answers whether it is given up here for that.
 #[derive(Message, Debug, Clone, Copy)]
-#[rtype(result = "()")]
+#[rtype(result = "bool")]
 pub(super) struct OwnedElsewhere(pub(super) Epoch);
-
-/// How many callers wait here?
-#[derive(Message)]
-#[rtype(result = "u32")]
-pub(super) struct CountParked;
 
 pub(super) struct QueueActor {
     name: Arc<str>,
@@ -102,6 +100,7 @@ pub(super) struct QueueActor {
     parked: BTreeMap<u64, Poll>,
     parked_ever: u64,
     sweep_at: usize,
+    gauges: Gauges,
     head: Arc<Mutex<HeadRank>>,
     /// It is being handed over.
     is_leaving: bool,
@@ -116,6 +115,7 @@ impl QueueActor {
         head: Arc<Mutex<HeadRank>>,
     ) -> QueueActor {
         QueueActor {
+            gauges: Gauges::of(&name),
             name,
             fence: Fence { queue: id, epoch },
             shared,
@@ -136,7 +136,13 @@ impl QueueActor {
     }
 
     /// Passes a poll to the next job whose offer it has not tried; without one it parks or is sent home. Returns its place if it parked.
-    fn dispatch(&mut self, mut poll: Poll) -> Option<u64> {
+    fn dispatch(&mut self, poll: Poll) -> Option<u64> {
+        let place = self.pass_or_park(poll);
+        self.show_counts();
+        place
+    }
+
+    fn pass_or_park(&mut self, mut poll: Poll) -> Option<u64> {
         if !poll.is_waiting() {
             return None;
         }
@@ -179,7 +185,6 @@ impl QueueActor {
             self.parked.retain(|_, poll| poll.is_waiting());
             self.sweep_at = (2 * self.parked.len()).max(64);
         }
-        metrics::gauge!("tallykeeper_parked_polls", "queue" => self.name.to_string()).set(self.parked.len() as f64);
         since
     }
 
@@ -247,7 +252,7 @@ impl QueueActor {
             self.shared.abandon(self.fence.queue);
             self.shared.directory.leave_queue(&self.name);
         }
-        self.jobs.values().for_each(|job| job.addr.do_send(StopJob));
+        self.jobs.drain().for_each(|(_, job)| job.addr.do_send(StopJob));
         self.dismiss();
         ctx.stop();
     }
@@ -256,6 +261,7 @@ impl QueueActor {
         for (_, poll) in std::mem::take(&mut self.parked) {
             self.send_away(&poll);
         }
+        self.show_counts();
     }
 
     /// Elsewhere there may be work; a node that ends says that there is none, so that its caller can go on.
@@ -279,18 +285,20 @@ impl Actor for QueueActor {
 impl Handler<PollQueue> for QueueActor {
     type Result = ();
 
-    fn handle(&mut self, PollQueue(poll): PollQueue, _: &mut Self::Context) {
+    fn handle(&mut self, PollQueue(poll): PollQueue, ctx: &mut Self::Context) {
         self.dispatch(poll);
+        self.look_for_callers_later(ctx);
     }
 }
 
 impl Handler<Unserved> for QueueActor {
     type Result = ();
 
-    fn handle(&mut self, Unserved(poll): Unserved, _: &mut Self::Context) {
+    fn handle(&mut self, Unserved(poll): Unserved, ctx: &mut Self::Context) {
         if let Some(place) = self.dispatch(poll) {
             self.pass_on(place);
         }
+        self.look_for_callers_later(ctx);
     }
 }
 
@@ -323,6 +331,7 @@ impl Handler<JobGone> for QueueActor {
             self.offers.remove(&gone.job);
             self.publish_head();
             self.heard(gone.job);
+            self.show_counts();
         }
     }
 }
@@ -342,16 +351,8 @@ impl Handler<Activate> for QueueActor {
         self.jobs.insert(job, handle.clone());
         self.loading.insert(job);
         self.shared.directory.enter_job(job, handle.clone());
-        metrics::gauge!("tallykeeper_active_jobs", "queue" => self.name.to_string()).set(self.jobs.len() as f64);
+        self.show_counts();
         MessageResult(Some(handle))
-    }
-}
-
-impl Handler<CountParked> for QueueActor {
-    type Result = u32;
-
-    fn handle(&mut self, _: CountParked, _: &mut Self::Context) -> u32 {
-        self.parked.values().filter(|poll| poll.is_waiting()).count() as u32
     }
 }
 
@@ -379,14 +380,16 @@ impl Handler<StopQueue> for QueueActor {
 }
 
 impl Handler<OwnedElsewhere> for QueueActor {
-    type Result = ();
+    type Result = bool;
 
-    fn handle(&mut self, OwnedElsewhere(epoch): OwnedElsewhere, ctx: &mut Self::Context) {
+    fn handle(&mut self, OwnedElsewhere(epoch): OwnedElsewhere, ctx: &mut Self::Context) -> bool {
         // An older epoch was read before we took the queue. While it is being handed over its row is free.
-        if epoch >= self.fence.epoch && !self.is_leaving {
+        let is_lost = epoch >= self.fence.epoch && !self.is_leaving;
+        if is_lost {
             tracing::warn!(queue = %self.name, "the queue is not ours any more");
             self.stop(ctx);
         }
+        is_lost
     }
 }
 

@@ -108,6 +108,7 @@ pub struct Ledger {
     chunks: VecDeque<Chunk>,
     storing: Option<Chunk>,
     store_up: bool,
+    may_grant: bool,
     newer_tokens: NewerTokens,
     throughput: Throughput,
     /// Largest fraction of this run that may have been shown: appending to an open job must not take it back.
@@ -151,6 +152,12 @@ impl Ledger {
             return Effects::default();
         }
         self.apply(Command::Tick { store_up }, now)
+    }
+
+    /// Notes whether tasks may be handed out by the commands that follow. They may not while another owner may hand out the same ones, or
+    /// once the job is being handed over.
+    pub fn note_right_to_grant(&mut self, may_grant: bool) {
+        self.may_grant = may_grant;
     }
 
     fn tick(&mut self, store_up: bool, now: UnixMs) {

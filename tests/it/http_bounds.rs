@@ -4,6 +4,8 @@
 
 use crate::app::{App, Place, quick, success};
 use crate::http_call::{raw, send, until_closed};
+use crate::nodes_cluster::{lease, report};
+use crate::process::{Launch, until};
 use serde_json::json;
 use std::net::SocketAddr;
 use tallykeeper::domain::job::Limits;
@@ -290,4 +292,44 @@ async fn operators_get_their_answers() {
     );
     assert_eq!(send(&url, "GET", "/healthz", &[], "").await.status, 200);
     serving.handle.stop(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gauges_of_a_queue_fall_as_well_as_they_rise() {
+    let launch = Launch::new(Place::sqlite()).set("COORDINATOR__PASSIVATE_AFTER_MS", 100);
+    let mut node = launch.start().await;
+    let client = launch.client();
+    let shows = async |line: &str| {
+        let text = send(&launch.url(), "GET", "/metrics", &[], "").await.text;
+        text.lines().any(|shown| shown == line).then_some(())
+    };
+    let job = json!({"name": "n", "queue": "q", "tasks": [{"payload": 1}]});
+    let job = client.post("/v1/jobs", job).await["id"]
+        .as_i64()
+        .expect("an id is a number");
+    let granted = lease(&client, "w", &["q"], 1, 0.0).await;
+    until("the job is counted", async || {
+        shows(r#"tallykeeper_active_jobs{queue="q"} 1"#).await
+    })
+    .await;
+    let poll = {
+        let client = client.clone();
+        tokio::spawn(async move { lease(&client, "w2", &["q"], 1, 25.0).await })
+    };
+    until("the poll is counted", async || {
+        shows(r#"tallykeeper_parked_polls{queue="q"} 1"#).await
+    })
+    .await;
+    // Its caller goes away, and nothing else happens in the queue.
+    poll.abort();
+    until("the poll is counted no more", async || {
+        shows(r#"tallykeeper_parked_polls{queue="q"} 0"#).await
+    })
+    .await;
+    assert_eq!(report(&client, job, "w", &granted["tasks"]).await, ["counted"]);
+    until("the job is counted no more", async || {
+        shows(r#"tallykeeper_active_jobs{queue="q"} 0"#).await
+    })
+    .await;
+    assert!(node.terminate().await.success());
 }

@@ -189,3 +189,55 @@ async fn a_stream_through_any_node_misses_nothing_across_a_hand_over() {
     assert_eq!(code, 1000);
     assert!(nodes.processes[other].terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_settle_costs_no_other_job_its_leases() {
+    let url = crate::cluster::fresh_database().await;
+    // Only the last snapshot is ever written.
+    let launch = Launch::new(Place::Postgres(url.clone()))
+        .set("COORDINATOR__DRAIN_TIMEOUT_MS", 6_000)
+        .set("COORDINATOR__SNAPSHOT_INTERVAL_MS", 3_600_000);
+    let mut node = launch.start().await;
+    let client = launch.client();
+    let make = async |tasks: usize| {
+        let tasks: Vec<Value> = (0..tasks).map(|n| json!({"payload": n})).collect();
+        let job = json!({"name": "n", "queue": "q", "tasks": tasks});
+        client.post("/v1/jobs", job).await["id"]
+            .as_i64()
+            .expect("an id is a number")
+    };
+    let stuck = make(1).await;
+    let last = lease(&client, "w", &["q"], 1, 0.0).await;
+    let other = make(6).await;
+    let granted = lease(&client, "w", &["q"], 3, 0.0).await;
+    assert_eq!(granted["job"]["id"], other, "{granted}");
+    // Somebody holds the row that its end has to be written to.
+    let db = crate::cluster::connect(&url).await;
+    let hold = format!("BEGIN; SELECT FROM jobs WHERE id = {stuck} FOR NO KEY UPDATE");
+    db.batch_execute(&hold).await.unwrap();
+    let ending = {
+        let (client, last) = (client.clone(), last["tasks"].clone());
+        let body = json!({"worker": "w", "results": [crate::app::success(&last[0])]});
+        tokio::spawn(async move {
+            client
+                .call("POST", &format!("/v1/jobs/{stuck}/results"), &Body::Json(body))
+                .await
+        })
+    };
+    until("the result waits for the store", async || {
+        let explained = client.get(&format!("/v1/jobs/{stuck}/explain")).await;
+        explained.to_string().contains("committing").then_some(())
+    })
+    .await;
+    let status = node.terminate().await;
+    assert!(!status.success(), "{status}: {}", node.log());
+    assert!(!matches!(ending.await, Ok(Heard::Answer(..))), "nothing was committed");
+    db.batch_execute("ROLLBACK").await.unwrap();
+    let mut node = launch.start().await;
+    let rest = lease(&client, "w2", &["q"], 100, 0.0).await;
+    assert_eq!(rest["tasks"].as_array().map(Vec::len), Some(3), "{rest}");
+    assert_eq!(report(&client, other, "w", &granted["tasks"]).await, ["counted"; 3]);
+    // Its leases are known as well.
+    assert_eq!(report(&client, stuck, "w", &last["tasks"]).await, ["counted"]);
+    assert!(node.terminate().await.success());
+}

@@ -4,14 +4,16 @@
 //! Invariant: what was acknowledged is there, once, whoever serves it.
 #![allow(clippy::print_stderr, reason = "the figures of a run are worth reading")]
 
-use crate::app::Place;
-use crate::cluster::Cluster;
+use crate::app::{Place, TempDir};
+use crate::chaos_proxy::Proxy;
+use crate::cluster::{self, Cluster};
 use crate::crash_load::{Running, seed};
 use crate::nodes_cluster::{LEASE_S, Nodes, lease, report};
-use crate::process::{Body, Client, GLANCE, Heard, until};
+use crate::process::{Body, Client, GLANCE, Heard, Launch, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Spreads one queue with a job to each node; answers (owner, queue, job).
 async fn one_queue_each(nodes: &Nodes, tasks: usize) -> Vec<(usize, String, i64)> {
@@ -251,5 +253,49 @@ async fn an_outage_longer_than_every_lease_costs_no_lease_and_no_attempt() {
         let attempts = format!("SELECT count(*) FROM attempts WHERE job = {job}");
         assert_eq!(nodes.launches[0].count(&attempts).await, 0);
     }
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_comes_after_a_take_over_brings_no_stale_answer() {
+    let direct = cluster::fresh_database().await;
+    let (base, socket_dir) = direct.split_once("host=").expect("tests speak over a socket");
+    let (sockets, socket) = (TempDir::new(), ".s.PGSQL.5432");
+    let line = Proxy::unix(&sockets.0.join(socket), &PathBuf::from(socket_dir).join(socket));
+    let first = Launch::new(Place::Postgres(direct.clone()))
+        .set("NODE_LEASE_S", LEASE_S)
+        .sibling("a");
+    let mut second = first.sibling("b");
+    second.place = Place::Postgres(format!("{base}host={}", sockets.0.display()));
+    let nodes = Nodes::launch(vec![first, second]).await;
+    let placed = one_queue_each(&nodes, 20).await;
+    let (_, _, job) = placed.iter().find(|(owner, ..)| *owner == 1).expect("one each").clone();
+    let (living, late) = (nodes.client(0), nodes.client(1));
+    let path = format!("/v1/jobs/{job}");
+    assert_eq!(late.get(&path).await["node"], "b");
+    // What it sends from now on, its next renewal first, arrives only when the other node has the queue.
+    line.hold(true);
+    until("the queue is taken over", async || {
+        match living.call("GET", &path, &Body::None).await {
+            Heard::Answer(200, view) if view["node"] == "a" => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+    // Each answer of the database takes a while, so there is time between the renewal's and that which says who owns what.
+    line.delay(Duration::from_millis(50));
+    line.hold(false);
+    until("the late node knows who owns the queue", async || {
+        match late.call("GET", &path, &Body::None).await {
+            Heard::Answer(200, view) => {
+                assert_eq!(view["node"], "a", "answered from what it knew before: {view}");
+                Some(())
+            }
+            Heard::Answer(status, json) => panic!("{status} {json}"),
+            Heard::NotNow(_) | Heard::Nothing(_) => None,
+        }
+    })
+    .await;
+    line.delay(Duration::ZERO);
     nodes.stop().await;
 }

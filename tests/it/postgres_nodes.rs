@@ -5,7 +5,9 @@
 
 use crate::cluster::{self, Cluster};
 use crate::conformance::fixture::*;
+use rustix::process::{Pid, Signal, kill_process};
 use std::sync::Arc;
+use std::time::Duration;
 use tallykeeper::store::postgres::{Postgres, Settings};
 use tallykeeper::store::{NodeIdentity, StoreError};
 
@@ -158,4 +160,30 @@ async fn fm55_of_two_that_find_the_same_dead_incarnation_one_wins() {
         let (store, winner, _) = if first.2 { first } else { second };
         heartbeat(&store, &winner).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_that_hangs_holds_up_no_heartbeat() {
+    let url = cluster::fresh_database().await;
+    let patient = Settings {
+        statement_timeout: Duration::from_secs(120),
+        ..Settings::default()
+    };
+    let store: AnyStore = Arc::new(Postgres::connect(&url, patient).await.unwrap());
+    let node = node("n", "1", ALIVE_S);
+    register(&store, &node).await.unwrap();
+    heartbeat(&store, &node).await;
+    let db = cluster::connect(&url).await;
+    // Both sessions hold the lock; the heartbeat's own has said something else since.
+    let witness = "SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' \
+                   AND a.datname = current_database() AND a.query NOT LIKE 'UPDATE%'";
+    let witness = db.query_one(witness, &[]).await.unwrap().get::<_, i32>(0);
+    let witness = Pid::from_raw(witness).expect("a process has an id");
+    kill_process(witness, Signal::STOP).unwrap();
+    // Far less than the statement may take, far more than a heartbeat does.
+    let beat = tokio::time::timeout(Duration::from_secs(30), store.heartbeat(&node)).await;
+    kill_process(witness, Signal::CONT).unwrap();
+    beat.expect("it does not wait for the witness").unwrap();
+    // And the next one has a new witness.
+    heartbeat(&store, &node).await;
 }

@@ -207,6 +207,14 @@ impl JobActor {
             granted,
             results,
         } = granting;
+        if self.shared.check_term().is_err() {
+            // The lease of the node lapsed while payloads were read: whoever owns the job now may hand out the same tasks.
+            self.give_back(granted.iter(), ctx);
+            return match results {
+                Some((dispositions, state, run)) => self.post(ticket, dispositions, state, run, Some(Vec::new())),
+                None => self.reply_unavailable(ticket),
+            };
+        }
         let mut rows: std::collections::BTreeMap<TaskNo, TaskRow> =
             rows.into_iter().map(|row| (row.task, row)).collect();
         let (mut tasks, mut unread) = (Vec::with_capacity(granted.len()), Vec::new());

@@ -23,6 +23,9 @@ impl Ledger {
         request_id: Option<String>,
         now: UnixMs,
     ) -> Vec<Granted> {
+        if !self.may_grant {
+            return Vec::new();
+        }
         if let Some(replayed) = request_id.as_ref().and_then(|id| self.leases.replay(worker, id)) {
             let current = replayed.into_iter().filter(|&(task, _)| !self.is_expiring(task));
             let granted: Vec<_> = current.map(|(task, held)| self.granted(task, held)).collect();

@@ -230,6 +230,7 @@ impl Loading {
             chunks: VecDeque::new(),
             storing: None,
             store_up: true,
+            may_grant: true,
             newer_tokens,
             throughput: Throughput::default(),
             fraction_floor: self.fraction_floor,

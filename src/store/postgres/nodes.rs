@@ -12,6 +12,8 @@ use super::{Postgres, row, schema, take};
 use crate::domain::ids::{QueueId, UnixMs};
 use crate::store::{Census, ClusterSecret, NodeIdentity, NodeRow, NodeStore, Ownership, QueueRow, Result, StoreError};
 use async_trait::async_trait;
+use futures_util::future::join;
+use std::time::Duration;
 
 const CLOCK: &str = include_str!("queries/nodes/clock.sql");
 const REGISTER: &str = include_str!("queries/nodes/register.sql");
@@ -29,6 +31,9 @@ const RELEASE_QUEUES: &str = include_str!("queries/queues/release.sql");
 /// First key of the locks by which incarnations live, beside [`super::LOCK_NAMESPACE`]; the second is a hash of node id and incarnation.
 const INCARNATION_LOCKS: i32 = super::LOCK_NAMESPACE + 1;
 
+/// Longest wait for the second sign of life; a tenth of the lease if that is less.
+const WITNESS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Takes the lock of this incarnation, unless this session has it already. Waits only for a successor that is asking whether we live.
 async fn hold(session: &Session, node: &NodeIdentity) -> Result<()> {
     let held = session
@@ -37,9 +42,15 @@ async fn hold(session: &Session, node: &NodeIdentity) -> Result<()> {
     held.map(drop)
 }
 
-/// The second lock is no reason to call a heartbeat failed.
-async fn keep_witness(store: &Postgres, node: &NodeIdentity) -> Result<()> {
-    hold(&store.witness().await?, node).await
+/// The second lock is no reason to call a heartbeat failed, or to end it much later than it would without.
+async fn keep_witness(store: &Postgres, node: &NodeIdentity) {
+    let patience = Duration::from_millis(100 * u64::from(node.lease_s)).min(WITNESS_PATIENCE);
+    let holding = async { hold(&store.witness().await?, node).await };
+    match tokio::time::timeout(patience, holding).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => tracing::debug!(%why, "the second sign of life is missing"),
+        Err(_) => tracing::debug!("the second sign of life was not given in time"),
+    }
 }
 
 /// The identity as columns: the lease fits, or the setting is wrong.
@@ -91,13 +102,9 @@ impl NodeStore for Postgres {
         let session = self.control().await?;
         // The connection may be another than at the last heartbeat, and the lock went with the old one.
         hold(&session, node).await?;
-        if let Err(why) = keep_witness(self, node).await {
-            tracing::debug!(%why, "the second sign of life is missing");
-        }
-        let seen = session
-            .first(HEARTBEAT, &[&node.node, &node.incarnation, &lease_s, &node.address])
-            .await?;
-        match seen {
+        let columns: super::session::Params = &[&node.node, &node.incarnation, &lease_s, &node.address];
+        let (seen, ()) = join(session.first(HEARTBEAT, columns), keep_witness(self, node)).await;
+        match seen? {
             Some(_) => Ok(()),
             None => Err(StoreError::Fenced(format!(
                 "node {} is no longer this incarnation",

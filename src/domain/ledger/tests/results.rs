@@ -341,6 +341,31 @@ fn then_lease_hands_out_after_the_commit_what_the_results_made_room_for() {
 }
 
 #[test]
+fn without_the_right_to_grant_results_count_and_nothing_is_handed_out() {
+    let mut bench = Bench::new(3);
+    let lease = bench.grant_as("w", 1, Some("r"))[0];
+    bench.held = true;
+    // The right is lost while the batch is on its way to the store; a second request waits behind it.
+    let first = bench.post_then("w", vec![success(&lease)], Some(3));
+    let second = bench.post_then("w", vec![success(&lease)], Some(3));
+    bench.ledger.note_right_to_grant(false);
+    bench.play();
+    for (ticket, disposition) in [(first, Counted), (second, Duplicate)] {
+        let Reply::Results {
+            dispositions, granted, ..
+        } = bench.reply(ticket)
+        else {
+            panic!("results are answered")
+        };
+        assert_eq!((dispositions, granted), (vec![disposition], Some(Vec::new())));
+    }
+    assert_eq!(bench.grant("w", 3), [], "nor for any other call");
+    assert_eq!(bench.counts(), [2, 0, 0, 1, 0]);
+    bench.ledger.note_right_to_grant(true);
+    assert_eq!(bench.grant("w", 3).len(), 2);
+}
+
+#[test]
 fn more_duplicates_than_a_round_takes_are_all_answered() {
     let bounds = Bounds {
         batch_items: 2,
