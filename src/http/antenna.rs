@@ -46,6 +46,18 @@ pub fn serves(path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// A refusal in the form that the client of this path understands, where no handler is there to say so.
+pub fn refused_at(path: &str, error: ApiError) -> Refusal {
+    let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/').skip(1);
+    let (of, id, verb) = (parts.next(), parts.next(), parts.next());
+    let job = id.and_then(|id| id.parse().ok()).map(JobId);
+    match (of, job, verb) {
+        (Some("jobs"), Some(_), Some("tasks")) => Refusal::of_lease(error),
+        (Some("jobs"), Some(job), Some("result")) => Refusal::of_results(job)(error),
+        _ => Refusal::from(error),
+    }
+}
+
 /// The ways in which a path may be written: its clients do not agree about the last slash, and a redirect would lose a POST.
 pub fn spellings(path: &'static str) -> Vec<&'static str> {
     match path.strip_suffix('/') {
@@ -201,6 +213,18 @@ mod tests {
         assert_eq!(spellings("/v1/jobs"), ["/v1/jobs"]);
         assert_eq!(spellings("/"), ["/"]);
         assert!(serves("/api/v2/x") && !serves("/api/v20/x") && !serves("/v1/api/v2"));
+    }
+
+    #[test]
+    fn a_refusal_has_the_shape_of_its_path() {
+        let members = |path| {
+            let refusal = refused_at(path, ApiError::from(CoordinatorError::StoreUnavailable));
+            let body: Vec<String> = refusal.body().as_object().expect("an object").keys().cloned().collect();
+            body.join(" ")
+        };
+        assert_eq!(members("/api/v2/jobs/7/tasks/"), "error");
+        assert_eq!(members("/api/v2/jobs/7/result"), "detail job_id status");
+        assert_eq!(members("/api/v2/jobs/7/"), "detail");
     }
 
     #[test]

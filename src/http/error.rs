@@ -3,7 +3,7 @@
 //! Owns: the one mapping from failures to statuses and codes. Never: shows an internal cause or a secret. Invariant: every 503 carries
 //! `Retry-After`, and every error answer is `application/problem+json`.
 
-use super::antenna::{self, Refusal};
+use super::antenna;
 use super::wire::Problem;
 use crate::coordinator::api::CoordinatorError;
 use crate::domain::job::InvalidJob;
@@ -184,7 +184,7 @@ impl ApiError {
     /// The answer in the form that clients of this path understand.
     pub fn response_at(&self, path: &str) -> HttpResponse {
         if antenna::serves(path) {
-            Refusal::from(self.clone()).error_response()
+            antenna::refused_at(path, self.clone()).error_response()
         } else {
             self.error_response()
         }

@@ -51,7 +51,7 @@ impl Refusal {
         }
     }
 
-    fn body(&self) -> Value {
+    pub(super) fn body(&self) -> Value {
         let problem = self.error.problem();
         let detail = &problem.detail;
         match (problem.status, self.not_now, &problem.field) {
