@@ -293,6 +293,7 @@ async fn fm37_antenna_posts_wait_out_a_short_outage_and_are_told_of_a_long_one()
         "a GET is told at once"
     );
     cluster.restart();
+    while app.get(&format!("/v1/jobs/{job}")).await.0 == 503 {}
     let settled = app.until(job, |view| view["progress"]["succeeded"] == 2).await;
     assert_eq!(
         settled["progress"]["counters"]["captures"], 2,

@@ -236,19 +236,20 @@ impl Leases {
         if last != request_id {
             return None;
         }
-        Some(grant.iter().filter_map(|granted| self.still(granted)).collect())
+        Some(grant.iter().filter_map(|granted| self.still(worker, granted)).collect())
     }
 
-    fn still(&self, &(task, epoch, seq): &Numbered) -> Option<(TaskNo, &Held)> {
+    /// What the worker gave back, and another has taken up from its token, is no longer of its grant.
+    fn still(&self, worker: &str, &(task, epoch, seq): &Numbered) -> Option<(TaskNo, &Held)> {
         let held = self.held.get(&task)?;
-        (held.epoch == epoch && held.seq == seq).then_some((task, held))
+        (held.epoch == epoch && held.seq == seq && *held.worker == *worker).then_some((task, held))
     }
 
     /// The last grant of each worker that still holds part of it, and that part.
     pub(super) fn last_grants(&self) -> impl Iterator<Item = (&Arc<str>, &str, Vec<(TaskNo, LeaseSeq)>)> {
         self.workers.iter().filter_map(move |(name, worker)| {
             let (request_id, grant) = worker.last_grant.as_ref()?;
-            let still = grant.iter().filter_map(|granted| self.still(granted));
+            let still = grant.iter().filter_map(|granted| self.still(name, granted));
             let still: Vec<_> = still.map(|(task, held)| (task, held.seq)).collect();
             (!still.is_empty()).then_some((name, request_id.as_str(), still))
         })

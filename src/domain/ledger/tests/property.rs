@@ -405,7 +405,9 @@ impl History {
             let holdings = self.model.holdings();
             let still: Vec<Lease> = leases
                 .iter()
-                .filter(|lease| holdings.iter().any(|h| h.token == **lease) && !expiring.contains(&lease.task))
+                .filter(|lease| {
+                    holdings.iter().any(|h| h.token == **lease && h.worker == worker) && !expiring.contains(&lease.task)
+                })
                 .copied()
                 .collect();
             if !still.is_empty() {
