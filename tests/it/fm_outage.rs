@@ -125,7 +125,7 @@ async fn fm15_fm17_fm22_fm43_an_outage_is_never_mistaken_for_anything_else() {
     )
     .await;
     assert_unavailable(&app, "POST", &format!("/v1/jobs/{job}/pause"), json!({})).await;
-    // Work that is known to be there is handed out or refused for now, but never said to be none.
+    // Work that is known to be there is handed out, or refused until the store is back, but never said to be none.
     for path in ["/v1/leases".to_owned(), format!("/v1/jobs/{job}/leases")] {
         let mut body = json!({"worker": "v", "max_tasks": 40});
         if path == "/v1/leases" {
