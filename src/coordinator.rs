@@ -33,6 +33,7 @@ mod shared;
 mod sightings;
 mod snapshotter;
 mod term;
+mod traffic;
 mod watching;
 
 pub use blobs::LeaseHold;

@@ -15,9 +15,12 @@ use crate::domain::rows::Kept;
 use crate::store::{self, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Text in one transaction: what a small commit may have to wait for.
 const PIECE_BYTES: usize = 256 << 10;
+/// A store that is slow for another reason does not get faster by waiting for it.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 impl Coordinator {
     /// Results longer than this are stored apart.
@@ -53,13 +56,22 @@ impl Coordinator {
         Ok(blob)
     }
 
-    /// Lanes are taken piece by piece, in turn: of many uploads none waits for the whole of another.
+    /// Lanes are taken piece by piece, in turn: of many uploads none waits for the whole of another. A lane that had small commits beside
+    /// it then rests as long as it worked: it takes at most half of a core and of the disk from them.
     async fn in_lane<T>(&self, call: impl Future<Output = store::Result<T>>) -> Result<T> {
+        let commits = &self.shared.commits;
         let in_turn = async {
-            let _lane = self.shared.blob_lanes.acquire().await.expect("never closed");
-            call.await
+            let lane = self.shared.blob_lanes.acquire().await.expect("never closed");
+            let (began, mark) = (Instant::now(), commits.mark());
+            (call.await, lane, began.elapsed(), mark)
         };
-        match self.within_store_wait(in_turn).await? {
+        let (answered, lane, worked, mark) = self.within_store_wait(in_turn).await?;
+        if commits.since(mark) {
+            metrics::counter!("tallykeeper_large_result_rests_total").increment(1);
+            tokio::time::sleep(worked.min(LONGEST_REST)).await;
+        }
+        drop(lane);
+        match answered {
             Err(StoreError::NotFound(_)) => Err(CoordinatorError::Busy("a large result was too long under way")),
             answered => Ok(answered?),
         }

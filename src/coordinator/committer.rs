@@ -122,6 +122,7 @@ async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) -> Vec<Commi
     let started = Instant::now();
     let (batches, recipients): (Vec<_>, Vec<_>) = group.into_iter().map(|c| (c.batch, c.answer_to)).unzip();
     let rows: usize = batches.iter().map(JobBatch::len).sum();
+    let _passage = shared.commits.enter();
     let answers = commit_isolating(&shared, &batches).await;
     metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);

@@ -13,6 +13,7 @@ use super::owners::Owners;
 use super::peers::Peers;
 use super::sightings::Sightings;
 use super::term::Term;
+use super::traffic::CommitTraffic;
 use super::{CoordinatorError, Readiness, Settings};
 use crate::domain::ids::{JobId, LeaseSeq, QueueId, UnixMs};
 use crate::store::{ClusterSecret, NodeIdentity, Store, StoreError};
@@ -71,6 +72,8 @@ pub(super) struct Shared {
     pub(super) polls: Arc<Semaphore>,
     /// Pieces of large results that may be written at once.
     pub(super) blob_lanes: Semaphore,
+    /// What the pieces make way for.
+    pub(super) commits: CommitTraffic,
     /// Counts the uploads that held leases.
     pub(super) holds: AtomicU64,
     pub(super) loads: Semaphore,
@@ -128,6 +131,7 @@ impl Shared {
             recovered: Notify::new(),
             polls,
             blob_lanes,
+            commits: CommitTraffic::default(),
             holds: AtomicU64::new(0),
             loads: Semaphore::new(LOADS_AT_ONCE),
             servings: AtomicU64::new(0),

@@ -39,6 +39,7 @@ mod large_bodies;
 mod large_crash;
 mod large_postgres;
 mod large_results;
+mod large_way;
 mod lifecycle;
 mod model_ownership;
 mod naive_writer;
