@@ -1,8 +1,10 @@
 //! Group commit: what has gathered, from all jobs, goes into one transaction.
 //!
-//! Owns: the order of commits, replaying an unknown one, isolating a poison row. Never: judges a result or drops a batch. Invariant: a batch
-//! is answered exactly once, and only when the store's answer is definite. There is no timer: an idle committer commits at once, a busy
-//! one gathers larger groups.
+//! Owns: the order of commits, what goes into which, replaying an unknown one, isolating a poison row. Never: judges a result or drops a
+//! batch. Invariant: a batch is answered exactly once, and only when the store's answer to all of it is definite. There is no timer: an
+//! idle committer commits at once, a busy one gathers larger groups.
+
+mod share;
 
 use super::shared::Shared;
 use crate::domain::ids::TaskNo;
@@ -10,12 +12,15 @@ use crate::domain::ledger::Settlement;
 use crate::domain::rows::JobBatch;
 use crate::store::{BatchAnswer, StoreError};
 use actix::prelude::*;
+use share::Share;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Rows after which no further job joins a group.
 const GROUP_ROWS: usize = 20_000;
+/// Rows that are worth a lane of their own: the store spends longer on them than on a transaction.
+const LANE_ROWS: usize = 500;
 /// Jobs in one group; each may add an UPDATE of its own.
 const GROUP_JOBS: usize = 1_000;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -43,11 +48,11 @@ pub(super) enum BatchCommitted {
 /// A lane is free again; these batches could not be committed because their job's row is held by somebody else.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct GroupDone(Vec<CommitBatch>);
+struct GroupDone(Vec<Share>);
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
-    gathered: VecDeque<CommitBatch>,
+    gathered: VecDeque<Share>,
     busy_lanes: usize,
     lanes: usize,
 }
@@ -65,13 +70,7 @@ impl Committer {
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
         while self.busy_lanes < self.lanes && !self.gathered.is_empty() {
-            let mut rows = 0;
-            let mut group = Vec::new();
-            while rows < GROUP_ROWS && group.len() < GROUP_JOBS {
-                let Some(next) = self.gathered.pop_front() else { break };
-                rows += next.batch.len();
-                group.push(next);
-            }
+            let group = self.next_group();
             self.busy_lanes += 1;
             let committing = commit_group(self.shared.clone(), group);
             ctx.spawn(
@@ -80,6 +79,29 @@ impl Committer {
                     .map(|blocked, _, ctx| ctx.notify(GroupDone(blocked))),
             );
         }
+    }
+
+    /// What has gathered is spread over the idle lanes, the rows of one job too: a lane is one backend of the store, and one processor.
+    fn next_group(&mut self) -> Vec<Share> {
+        let gathered: usize = self.gathered.iter().map(Share::len).sum();
+        let most = gathered
+            .div_ceil(self.lanes - self.busy_lanes)
+            .clamp(LANE_ROWS, GROUP_ROWS);
+        let mut rows = 0;
+        let mut group = Vec::new();
+        while rows < most && group.len() < GROUP_JOBS {
+            let Some(mut next) = self.gathered.pop_front() else {
+                break;
+            };
+            if next.len() >= most - rows + LANE_ROWS
+                && let Some(rest) = next.split_off(most - rows)
+            {
+                self.gathered.push_front(rest);
+            }
+            rows += next.len();
+            group.push(next);
+        }
+        group
     }
 }
 
@@ -96,7 +118,7 @@ impl Handler<CommitBatch> for Committer {
     type Result = ();
 
     fn handle(&mut self, message: CommitBatch, ctx: &mut Self::Context) {
-        self.gathered.push_back(message);
+        self.gathered.push_back(Share::whole(message));
         self.pump(ctx);
     }
 }
@@ -118,20 +140,19 @@ impl Handler<GroupDone> for Committer {
 }
 
 /// Commits a group and tells its jobs; answers the batches that are blocked.
-async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) -> Vec<CommitBatch> {
+async fn commit_group(shared: Arc<Shared>, group: Vec<Share>) -> Vec<Share> {
     let started = Instant::now();
-    let (batches, recipients): (Vec<_>, Vec<_>) = group.into_iter().map(|c| (c.batch, c.answer_to)).unzip();
+    let (batches, answers_to): (Vec<_>, Vec<_>) = group.into_iter().map(Share::into_parts).unzip();
     let rows: usize = batches.iter().map(JobBatch::len).sum();
     let _passage = shared.commits.enter();
     let answers = commit_isolating(&shared, &batches).await;
     metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
     let mut blocked = Vec::new();
-    for ((batch, answer_to), answer) in batches.into_iter().zip(recipients).zip(answers) {
+    for ((batch, answer_to), answer) in batches.into_iter().zip(answers_to).zip(answers) {
         match answer {
-            // A stopped actor has thrown its ledger away; the rows are committed all the same.
-            Some(answer) => answer_to.do_send(answer),
-            None => blocked.push(CommitBatch { batch, answer_to }),
+            Some(answer) => answer_to.settle(answer),
+            None => blocked.push(Share::from_parts(batch, answer_to)),
         }
     }
     if !blocked.is_empty() {

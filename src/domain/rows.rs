@@ -178,6 +178,20 @@ impl JobBatch {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Takes all outcomes but the first `keep` into a batch of their own, which may be committed before this one, after it or without it: each
+    /// outcome is a fact by itself. None where the batch holds something that was judged by its outcomes, or goes with one of them.
+    pub fn split_off(&mut self, keep: usize) -> Option<JobBatch> {
+        let outcomes_only = self.attempts.is_empty() && self.late.is_empty() && self.update.is_none();
+        (outcomes_only && keep > 0 && keep < self.outcomes.len()).then(|| JobBatch {
+            job: self.job,
+            fence: self.fence,
+            outcomes: self.outcomes.split_off(keep),
+            attempts: Vec::new(),
+            late: Vec::new(),
+            update: None,
+        })
+    }
 }
 
 /// A committed fact, read back while a job is loaded. Facts come in order of `seq`, each `seq` once per job.
@@ -206,4 +220,68 @@ pub enum FactKind {
         verdict: Verdict,
         counters: Option<Box<str>>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{Epoch, QueueId};
+
+    fn batch(seqs: std::ops::Range<i64>) -> JobBatch {
+        let outcome = |seq| OutcomeRow {
+            run: Run(1),
+            task: TaskNo(seq as u32),
+            verdict: Verdict::Succeeded,
+            attempt: Attempt(1),
+            seq: Seq(seq),
+            result: None,
+            error: None,
+            counters: None,
+            worker: "w".into(),
+            at: UnixMs(1),
+            took_ms: None,
+        };
+        JobBatch {
+            job: JobId(1),
+            fence: Fence {
+                queue: QueueId(1),
+                epoch: Epoch(1),
+            },
+            outcomes: seqs.map(outcome).collect(),
+            attempts: Vec::new(),
+            late: Vec::new(),
+            update: None,
+        }
+    }
+
+    #[test]
+    fn outcomes_are_split_where_wanted_and_none_is_lost() {
+        let mut first = batch(1..11);
+        let rest = first.split_off(4).expect("outcomes only");
+        assert_eq!((first, rest), (batch(1..5), batch(5..11)));
+        assert_eq!(batch(1..3).split_off(0), None);
+        assert_eq!(batch(1..3).split_off(2), None);
+    }
+
+    #[test]
+    fn what_belongs_together_stays_together() {
+        let mut with_late = batch(1..5);
+        with_late.late = with_late.outcomes.clone();
+        let mut with_attempt = batch(1..5);
+        with_attempt.attempts.push(AttemptRow {
+            run: Run(1),
+            task: TaskNo(1),
+            attempt: Attempt(1),
+            seq: Seq(9),
+            cause: Cause::Reported,
+            error: None,
+            worker: "w".into(),
+            at: UnixMs(1),
+        });
+        for mut whole in [with_late, with_attempt] {
+            let before = whole.clone();
+            assert_eq!(whole.split_off(2), None);
+            assert_eq!(whole, before);
+        }
+    }
 }

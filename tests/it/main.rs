@@ -23,6 +23,7 @@ mod crash_million;
 mod crash_outage;
 mod crash_restart;
 mod crash_run;
+mod crash_shares;
 mod example_images;
 mod fm_access;
 mod fm_counts;
