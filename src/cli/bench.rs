@@ -8,8 +8,11 @@ mod connection;
 mod group_committer;
 mod large;
 mod load;
+mod many_jobs;
+mod memory;
 mod naive_postgres;
 mod naive_sqlite;
+mod open_loop;
 mod report;
 mod subscribers;
 
@@ -60,6 +63,15 @@ pub(crate) struct BenchArgs {
     /// Bytes of each large result
     #[arg(long, default_value_t = 20 << 20, value_parser = clap::value_parser!(u32).range(2..=128_000_000))]
     large_bytes: u32,
+    /// Measure so many active jobs at once beside one hot job with as many tasks in all, and nothing else
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    jobs: u32,
+    /// Measure how long a post takes when posts come at a fixed rate, half of what the node can do, and nothing else
+    #[arg(long)]
+    latency: bool,
+    /// Measure each case once more with so many workers
+    #[arg(long, default_value_t = 0, value_name = "WORKERS", value_parser = clap::value_parser!(u32).range(0..=4096))]
+    growth: u32,
     /// Of the subscribers, so many never read what they are sent
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2000))]
     stalled: u32,
@@ -115,15 +127,20 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<ExitCode> {
         .unwrap_or_else(|| StoreAddress::Sqlite(scratch.0.join("bench.db")));
     let mut report = Report::new(address.backend(), args.workers, args.rounds, args.result_bytes);
     let node = Node::start(NodeOptions::embedded(address.clone())).await?;
-    if args.large > 0 {
-        let measured = large::run(&args, &node, address.backend()).await;
-        node.stop().await?;
-        return measured.map(|()| ExitCode::SUCCESS);
-    }
-    let measured = measure(&args, &address, &node, &scratch, &mut report).await;
+    let measured = if args.large > 0 {
+        large::run(&args, &node, address.backend()).await
+    } else if args.jobs > 0 {
+        many_jobs::run(&args, &node, address.backend()).await
+    } else if args.latency {
+        open_loop::run(&args, &node, &address).await
+    } else {
+        measure(&args, &address, &node, &scratch, &mut report).await
+    };
     node.stop().await?;
     measured?;
-    report.print(args.json)?;
+    if !report.is_empty() {
+        report.print(args.json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -148,6 +165,14 @@ async fn measure(
             };
             let run = load.run(node).await.with_context(|| format!("case {}", case.name()))?;
             report.add(case.name(), round, "tallykeeper", run);
+            if args.growth > 0 {
+                let more = Load {
+                    workers: args.growth,
+                    ..load
+                };
+                let run = more.run(node).await.context("with more workers")?;
+                report.add(case.name(), round, "tallykeeper, more workers", run);
+            }
             if args.subscribers > 0 {
                 let watched = Load {
                     subscribers: args.subscribers,

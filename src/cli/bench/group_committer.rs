@@ -4,6 +4,7 @@
 //! the commit that holds its results.
 
 use super::Shape;
+use super::open_loop::Pace;
 use super::report::Figure;
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -61,6 +62,39 @@ pub(super) async fn run(client: Client, shape: &Shape) -> Result<Figure> {
         .await?
         .get(0);
     shape.figure(recorded, found as u64, elapsed)
+}
+
+/// Latencies, in microseconds, while so many results come one by one at this rate.
+pub(super) async fn paced(client: Client, shape: &Shape, tasks: u32, per_s: f64) -> Result<Vec<u32>> {
+    let (posts, inbox) = mpsc::channel(shape.workers * 2);
+    let committer = tokio::spawn(commit_all(client, inbox, shape.result.as_str().into()));
+    let pace = Pace::new(per_s);
+    let mut writers = Vec::new();
+    for writer in 0..shape.workers {
+        let (posts, step) = (posts.clone(), shape.workers);
+        writers.push(tokio::spawn(async move {
+            let mut latencies_us = Vec::new();
+            for number in (writer as u32..tasks).step_by(step) {
+                let since = pace.turn(number).await;
+                let (done, is_done) = oneshot::channel();
+                let post = Post {
+                    tasks: vec![i64::from(number)],
+                    done,
+                };
+                posts.send(post).await.ok().context("the committer runs")?;
+                is_done.await.context("the committer answers")?;
+                latencies_us.push(since.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
+            }
+            anyhow::Ok(latencies_us)
+        }));
+    }
+    drop(posts);
+    let mut latencies_us = Vec::new();
+    for writer in writers {
+        latencies_us.extend(writer.await??);
+    }
+    committer.await??;
+    Ok(latencies_us)
 }
 
 async fn commit_all(client: Client, mut inbox: mpsc::Receiver<Post>, result: Arc<str>) -> Result<Client> {

@@ -5,6 +5,7 @@
 //! ratios within a round are compared.
 
 use super::load::Load;
+use super::memory::{forget_peak, peak_bytes};
 use super::report::median;
 use super::{BenchArgs, Case};
 use crate::cli::node::Node;
@@ -208,19 +209,6 @@ async fn poster(target: Arc<Target>, worker: String) -> Result<Seen> {
         }
     }
     Ok(seen)
-}
-
-/// Lets the peak of this process' memory begin anew; best effort.
-fn forget_peak() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-/// The peak of the memory this process had resident; none where the system does not say.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(kib * 1024)
 }
 
 fn report(args: &BenchArgs, store: &str, rounds: &[Round]) -> Result<()> {

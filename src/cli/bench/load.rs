@@ -18,7 +18,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 /// Tasks in one call of the upload.
 const UPLOAD_CHUNK: u32 = 50_000;
 /// Tasks leased at once in the case `single`.
@@ -42,7 +42,7 @@ struct Leased {
 }
 
 #[derive(Deserialize)]
-struct LeasedTask {
+pub(super) struct LeasedTask {
     lease: String,
 }
 
@@ -64,17 +64,17 @@ struct ResultLine {
 
 /// What one worker saw.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     counted: u64,
-    latencies_us: Vec<u32>,
+    pub(super) latencies_us: Vec<u32>,
 }
 
-struct Worker {
+pub(super) struct Worker {
     connection: Connection,
     name: String,
     job: i64,
     result: Arc<str>,
-    seen: Seen,
+    pub(super) seen: Seen,
 }
 
 impl Load {
@@ -83,19 +83,7 @@ impl Load {
         let (url, token) = (node.url(), node.token());
         let mut control = Connection::open(&url, token).await?;
         let (job, ingest) = self.feed(&mut control).await?;
-        let result: Arc<str> = format!("\"{}\"", "x".repeat(self.result_bytes.saturating_sub(2))).into();
-        let mut workers = Vec::new();
-        for i in 0..self.workers {
-            let connection = Connection::open(&url, token).await?;
-            let (name, result) = (format!("w{i}"), result.clone());
-            workers.push(Worker {
-                connection,
-                name,
-                job,
-                result,
-                seen: Seen::default(),
-            });
-        }
+        let workers = self.workers(node, job).await?;
         let watching = Subscribers::connect(&url, token, job, self.subscribers, self.stalled).await?;
         let (case, batch) = (self.case, self.batch);
         let started = Instant::now();
@@ -113,7 +101,25 @@ impl Load {
         ))
     }
 
-    async fn feed(&self, control: &mut Connection) -> Result<(i64, Duration)> {
+    /// Workers of this job, each with a connection of its own.
+    pub(super) async fn workers(&self, node: &Node, job: i64) -> Result<Vec<Worker>> {
+        let result: Arc<str> = format!("\"{}\"", "x".repeat(self.result_bytes.saturating_sub(2))).into();
+        let mut workers = Vec::new();
+        for i in 0..self.workers {
+            let connection = Connection::open(&node.url(), node.token()).await?;
+            let (name, result) = (format!("w{i}"), result.clone());
+            workers.push(Worker {
+                connection,
+                name,
+                job,
+                result,
+                seen: Seen::default(),
+            });
+        }
+        Ok(workers)
+    }
+
+    pub(super) async fn feed(&self, control: &mut Connection) -> Result<(i64, Duration)> {
         let body = json!({"name": "bench", "queue": "bench", "open": true, "policy": {"lease_timeout_s": 3600}});
         let created: Value = serde_json::from_slice(&control.post("/v1/jobs", JSON, body.to_string().into()).await?)?;
         let job = created["id"].as_i64().context("a job has an id")?;
@@ -138,7 +144,7 @@ impl Load {
         Ok((job, elapsed))
     }
 
-    async fn check(&self, control: &mut Connection, job: i64, seen: &[Seen]) -> Result<()> {
+    pub(super) async fn check(&self, control: &mut Connection, job: i64, seen: &[Seen]) -> Result<()> {
         let tasks = u64::from(self.tasks);
         let counted: u64 = seen.iter().map(|seen| seen.counted).sum();
         ensure!(
@@ -205,14 +211,14 @@ impl Worker {
         if leased.is_empty() {
             return Ok(false);
         }
-        self.report(&leased, None).await?;
+        self.report(&leased, None, Instant::now()).await?;
         Ok(true)
     }
 
     async fn one_by_one(&mut self) -> Result<bool> {
         let leased = self.lease(LEASED_AT_ONCE).await?;
         for task in &leased {
-            self.report(std::slice::from_ref(task), None).await?;
+            self.report(std::slice::from_ref(task), None, Instant::now()).await?;
         }
         Ok(!leased.is_empty())
     }
@@ -220,27 +226,32 @@ impl Worker {
     async fn chained(&mut self) -> Result<()> {
         let mut leased = self.lease(1).await?;
         while !leased.is_empty() {
-            leased = self.report(&leased, Some(1)).await?;
+            leased = self.report(&leased, Some(1), Instant::now()).await?;
         }
         Ok(())
     }
 
-    async fn lease(&mut self, most: u32) -> Result<Vec<LeasedTask>> {
+    pub(super) async fn lease(&mut self, most: u32) -> Result<Vec<LeasedTask>> {
         let body = format!("{{\"worker\":\"{}\",\"max_tasks\":{most}}}", self.name);
         let path = format!("/v1/jobs/{}/leases", self.job);
         let leased: Leased = serde_json::from_slice(&self.connection.post(&path, JSON, body.into()).await?)?;
         Ok(leased.tasks)
     }
 
-    /// Reports successes; answers what was leased along with it.
-    async fn report(&mut self, tasks: &[LeasedTask], then_lease: Option<u32>) -> Result<Vec<LeasedTask>> {
-        let body = self.results_body(tasks, then_lease)?;
+    /// Reports successes, whose latency counts since then; answers what was leased along with it.
+    pub(super) async fn report(
+        &mut self,
+        tasks: &[LeasedTask],
+        then_lease: Option<u32>,
+        since: Instant,
+    ) -> Result<Vec<LeasedTask>> {
+        let leases = tasks.iter().map(|task| task.lease.as_str());
+        let body = results_body(&self.name, leases, &self.result, then_lease)?;
         let path = format!("/v1/jobs/{}/results", self.job);
-        let started = Instant::now();
         let answer = self.connection.post(&path, JSON, body).await?;
         self.seen
             .latencies_us
-            .push(started.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
+            .push(since.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
         let posted: Posted = serde_json::from_slice(&answer)?;
         self.seen.counted += posted
             .results
@@ -249,23 +260,28 @@ impl Worker {
             .count() as u64;
         Ok(posted.tasks.unwrap_or_default())
     }
+}
 
-    fn results_body(&self, tasks: &[LeasedTask], then_lease: Option<u32>) -> Result<Bytes> {
-        let mut body = String::with_capacity(tasks.len() * (self.result.len() + 120) + 64);
-        write!(body, "{{\"worker\":\"{}\",", self.name)?;
-        if let Some(most) = then_lease {
-            write!(body, "\"then_lease\":{{\"max_tasks\":{most}}},")?;
-        }
-        body.push_str("\"results\":[");
-        for (i, task) in tasks.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            write!(
-                body,
-                "{comma}{{\"lease\":\"{}\",\"status\":\"succeeded\",\"result\":{},\"counters\":{{\"n\":1}}}}",
-                task.lease, self.result
-            )?;
-        }
-        body.push_str("]}");
-        Ok(body.into())
+/// The body that reports a success for each of these leases.
+pub(super) fn results_body<'a>(
+    worker: &str,
+    leases: impl Iterator<Item = &'a str>,
+    result: &str,
+    then_lease: Option<u32>,
+) -> Result<Bytes> {
+    let mut body = String::with_capacity(leases.size_hint().0 * (result.len() + 120) + 64);
+    write!(body, "{{\"worker\":\"{worker}\",")?;
+    if let Some(most) = then_lease {
+        write!(body, "\"then_lease\":{{\"max_tasks\":{most}}},")?;
     }
+    body.push_str("\"results\":[");
+    for (i, lease) in leases.enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(
+            body,
+            "{comma}{{\"lease\":\"{lease}\",\"status\":\"succeeded\",\"result\":{result},\"counters\":{{\"n\":1}}}}"
+        )?;
+    }
+    body.push_str("]}");
+    Ok(body.into())
 }

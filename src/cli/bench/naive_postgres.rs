@@ -51,17 +51,24 @@ pub(super) async fn run_all(url: &str, shape: &Shape) -> Result<Vec<(&'static st
     ] {
         figures.push((name, run(url, shape, mechanism).await?));
     }
-    let client = connect(url).await?;
-    client.batch_execute(SCHEMA).await?;
     figures.push((
         "bare group committer, no HTTP",
-        group_committer::run(client, shape).await?,
+        group_committer::run(prepared(url).await?, shape).await?,
     ));
-    connect(url)
-        .await?
-        .batch_execute("DROP SCHEMA tallykeeper_bench CASCADE")
-        .await?;
+    clear(url).await?;
     Ok(figures)
+}
+
+/// A connection to fresh tables.
+pub(super) async fn prepared(url: &str) -> Result<Client> {
+    let client = connect(url).await?;
+    client.batch_execute(SCHEMA).await?;
+    Ok(client)
+}
+
+pub(super) async fn clear(url: &str) -> Result<()> {
+    let drop = "DROP SCHEMA tallykeeper_bench CASCADE";
+    Ok(connect(url).await?.batch_execute(drop).await?)
 }
 
 async fn connect(url: &str) -> Result<Client> {

@@ -21,6 +21,10 @@ pub(super) struct Figure {
 }
 
 impl Figure {
+    pub(super) fn tasks_per_s(&self) -> f64 {
+        self.tasks_per_s
+    }
+
     pub(super) fn latency_us(&self) -> Option<(u32, u32)> {
         self.latency_us
     }
@@ -34,12 +38,9 @@ impl Figure {
         }
     }
 
-    pub(super) fn of_run(tasks: u64, elapsed: Duration, mut latencies_us: Vec<u32>, ingest_per_s: f64) -> Figure {
-        latencies_us.sort_unstable();
-        let at = |share: f64| latencies_us.get((latencies_us.len() as f64 * share) as usize).copied();
-        let latency_us = at(0.5).zip(at(0.99));
+    pub(super) fn of_run(tasks: u64, elapsed: Duration, latencies_us: Vec<u32>, ingest_per_s: f64) -> Figure {
         Figure {
-            latency_us,
+            latency_us: percentiles(latencies_us),
             ingest_per_s: Some(ingest_per_s),
             ..Figure::plain(tasks, elapsed)
         }
@@ -81,6 +82,10 @@ impl Report {
                 self.rows.len() - 1
             });
         self.rows[at].1.insert(round, figure);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     fn ours(&self, case: &str) -> Option<&BTreeMap<u32, Figure>> {
@@ -160,6 +165,13 @@ impl Report {
         };
         print(&text)
     }
+}
+
+/// Median and 99th percentile.
+pub(super) fn percentiles(mut values: Vec<u32>) -> Option<(u32, u32)> {
+    values.sort_unstable();
+    let at = |share: f64| values.get((values.len() as f64 * share) as usize).copied();
+    at(0.5).zip(at(0.99))
 }
 
 pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
