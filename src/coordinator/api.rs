@@ -158,8 +158,8 @@ pub struct TaskView {
     pub task: TaskNo,
     pub key: Option<String>,
     pub state: TaskState,
-    /// The attempt under way, or the last one spent; 0 before the first.
-    pub attempt: Attempt,
+    /// The attempt under way, or the last one spent; 0 before the first. None once it has succeeded: its result tells in which.
+    pub attempt: Option<Attempt>,
     pub worker: Option<Arc<str>>,
     pub expires_at: Option<UnixMs>,
 }

@@ -4,6 +4,7 @@
 //! activated: by whoever is told here, by the owner's next look for unfinished jobs, or by its successor.
 
 use super::api::*;
+use super::directory::QueueHandle;
 use super::job_actor::needs_actor;
 use super::place::{Asker, Place};
 use super::{Coordinator, Result};
@@ -39,7 +40,12 @@ impl Coordinator {
         // The job is durable; whatever happens to its activation, it will be activated again.
         match self.place_of_queue(&record.queue, Asker::Client).await {
             Ok(Place::Here) => match self.own_queue(&record.queue).await {
-                Ok(queue) if needs_actor(record.state, record.start_at) => drop(self.activate(&queue, record.id).await),
+                Ok(queue) if needs_actor(record.state, record.start_at) => {
+                    let served = self.within_store_wait(self.serve(&queue, record.id)).await;
+                    if let Err(error) = served.and_then(|served| served) {
+                        tracing::debug!(job = %record.id, %error, "the new job is not served yet");
+                    }
+                }
                 Ok(_) => self.announce_stored(&record),
                 Err(error) => tracing::warn!(job = %record.id, %error, "the new job's queue cannot be served yet"),
             },
@@ -80,6 +86,12 @@ impl Coordinator {
 
     async fn activate_here(&self, job: JobId, queue: &str) -> Result<()> {
         let queue = self.own_queue(queue).await?;
-        self.activate(&queue, job).await.map(drop)
+        self.serve(&queue, job).await
+    }
+
+    /// Activates a new job and waits until its queue knows of its tasks: whoever made it may lease them the next moment.
+    async fn serve(&self, queue: &QueueHandle, job: JobId) -> Result<()> {
+        let actor = self.activate(queue, job).await?;
+        self.live_view(&actor).await.map(drop)
     }
 }

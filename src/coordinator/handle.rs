@@ -93,7 +93,7 @@ impl Coordinator {
         self.live_view(&handle).await
     }
 
-    async fn live_view(&self, handle: &JobHandle) -> Result<JobView> {
+    pub(super) async fn live_view(&self, handle: &JobHandle) -> Result<JobView> {
         match self.ask(handle, Lane::Controls, Request::View).await? {
             Answer::View(view) => Ok(*view),
             _ => Err(mismatched()),

@@ -93,6 +93,8 @@ pub struct Ledger {
     bounds: Bounds,
     tasks: Tasks,
     leases: Leases,
+    /// Until then workers may hold leases that a crash has made us forget. They report or let them run out; nobody else takes notice.
+    unknown_leases_end: Option<UnixMs>,
     /// Something of this run was handed out, or is known to have been.
     begun: bool,
     /// Position of the last row or update that is durable, so that no crash takes it back. Late results, which change nothing that
@@ -180,10 +182,17 @@ impl Ledger {
             .record
             .cancel_at
             .filter(|_| idle && self.record.state == super::state::State::Canceling);
-        [self.tasks.next_due(), expiry, start, cancel]
+        let unknown = self
+            .unknown_leases_end
+            .filter(|_| cancel.is_some() && self.leases.is_empty());
+        [self.tasks.next_due(), expiry, start, cancel, unknown]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    fn may_hold_unknown_leases(&self, now: UnixMs) -> bool {
+        self.unknown_leases_end.is_some_and(|end| now < end)
     }
 
     fn next_seq(&mut self) -> Seq {

@@ -47,7 +47,7 @@ pub fn task(view: TaskView) -> wire::Task {
         task: view.task.0,
         key: view.key,
         state: task_state(view.state),
-        attempt: view.attempt.0,
+        attempt: view.attempt.map(|attempt| attempt.0),
         worker: view.worker.map(|worker| worker.to_string()),
         expires_at: view.expires_at.map(Timestamp),
     }

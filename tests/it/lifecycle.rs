@@ -5,7 +5,12 @@
 use crate::app::{App, Place, failure, on_both_stores, quick, success};
 use serde_json::json;
 
-on_both_stores!(a_job_runs_to_its_end, a_graceful_restart_hands_no_leased_task_out_twice);
+on_both_stores!(
+    a_job_runs_to_its_end,
+    a_graceful_restart_hands_no_leased_task_out_twice,
+    a_job_has_its_turn_the_moment_its_creation_is_answered,
+    a_task_that_succeeded_leaves_its_attempt_to_its_result,
+);
 
 async fn a_job_runs_to_its_end(place: Place) {
     let app = App::start(&place, quick()).await;
@@ -66,5 +71,39 @@ async fn a_graceful_restart_hands_no_leased_task_out_twice(place: Place) {
         ["counted"; 6]
     );
     assert_eq!(app.view(job).await["state"], "succeeded");
+    app.stop().await;
+}
+
+async fn a_job_has_its_turn_the_moment_its_creation_is_answered(place: Place) {
+    let app = App::start(&place, quick()).await;
+    app.job(100, json!({})).await;
+    for priority in 1..=40 {
+        let job = app.job(1, json!({"priority": priority})).await;
+        let ask = json!({"worker": "w", "queues": ["q"], "max_tasks": 1});
+        let (_, granted) = app.post("/v1/leases", ask).await;
+        assert_eq!(granted["job"]["id"], job, "job {priority} goes first");
+    }
+    app.stop().await;
+}
+
+async fn a_task_that_succeeded_leaves_its_attempt_to_its_result(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let policy = json!({"backoff": {"initial_s": 0, "max_s": 0}});
+    let job = app.job(2, json!({"policy": policy})).await;
+    let first = app.lease(job, "w", 1).await;
+    assert_eq!(app.report(job, "w", vec![failure(&first[0])]).await, ["retrying"]);
+    let attempts = async || {
+        let (_, tasks) = app.get(&format!("/v1/jobs/{job}/tasks")).await;
+        [
+            tasks["items"][0]["attempt"].clone(),
+            tasks["items"][1]["attempt"].clone(),
+        ]
+    };
+    assert_eq!(attempts().await, [json!(1), json!(0)]);
+    let again = app.lease(job, "w", 1).await;
+    assert_eq!(attempts().await, [json!(2), json!(0)]);
+    assert_eq!(app.report(job, "w", vec![success(&again[0])]).await, ["counted"]);
+    assert_eq!(attempts().await, [json!(null), json!(0)]);
+    assert_eq!(app.results(job).await[0]["attempt"], 2);
     app.stop().await;
 }

@@ -14,6 +14,7 @@ use crate::domain::ids::{LeaseSeq, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{Fence, JobRecord};
 use crate::domain::progress::Throughput;
 use crate::domain::rows::{Fact, FactKind, Verdict};
+use crate::domain::state::State;
 use roaring::RoaringBitmap;
 use std::collections::{HashMap, VecDeque};
 
@@ -44,6 +45,7 @@ pub struct Loading {
     fraction_floor: f64,
     stage_floors: Vec<f64>,
     seq: Seq,
+    snapshot_seq: Seq,
 }
 
 impl Loading {
@@ -61,6 +63,7 @@ impl Loading {
             fraction_floor: 0.0,
             stage_floors: Vec::new(),
             seq: Seq(0),
+            snapshot_seq: Seq(0),
         };
         loading.tasks.total = loading.record.tally.total;
         if let Some((succeeded, failed, saved)) = usable {
@@ -80,6 +83,7 @@ impl Loading {
             loading.fraction_floor = saved.fraction_floor;
             loading.stage_floors = saved.stage_floors;
             loading.seq = saved.seq;
+            loading.snapshot_seq = saved.seq;
         }
         loading
     }
@@ -177,6 +181,16 @@ impl Loading {
             || (since_start && tasks.succeeded_count() > 0)
     }
 
+    /// Until when there may be leases that no snapshot holds: granted after the last one, before the crash. A job is only being canceled
+    /// because there were leases, and grants none since; so a snapshot that was taken since then holds all that are left.
+    fn unknown_leases_end(&self, begun: bool, now: UnixMs) -> Option<UnixMs> {
+        let possible = match self.record.state {
+            State::Canceling => self.snapshot_seq < self.record.changed_seq,
+            state => state.is_active() && begun,
+        };
+        possible.then(|| now.plus_s(self.record.policy.lease_timeout_s))
+    }
+
     /// The ledger at what is committed. `lease_seq` must be above every one this epoch has used for the job.
     pub fn finish(
         self,
@@ -213,7 +227,13 @@ impl Loading {
         }
         self.prove_complete(&tasks)?;
         let begun = !leases.is_empty() || self.has_begun(&tasks);
-        let seq = self.seq.max(self.record.changed_seq);
+        let assigned = self.seq.max(self.record.changed_seq);
+        // What comes after the end is kept beside the job and changes nothing that is shown of it.
+        let committed = match self.record.state.is_final() {
+            true => self.record.changed_seq,
+            false => assigned,
+        };
+        let unknown_leases_end = self.unknown_leases_end(begun, now);
         Ok(Ledger {
             record: self.record,
             fence,
@@ -221,8 +241,9 @@ impl Loading {
             tasks,
             leases,
             begun,
-            committed: seq,
-            assigned: seq,
+            committed,
+            assigned,
+            unknown_leases_end,
             lease_seq,
             inbox: VecDeque::new(),
             holds: HashMap::new(),

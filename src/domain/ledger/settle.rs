@@ -81,6 +81,7 @@ impl Ledger {
     fn settle_update(&mut self, update: JobUpdate) {
         if update.run > self.record.run {
             self.begun = false;
+            self.unknown_leases_end = None;
             self.leases.clear();
             self.throughput = Throughput::default();
             self.fraction_floor = 0.0;

@@ -4,6 +4,7 @@
 //! Invariant: every command of every test goes through [`Bench::apply`], so every test checks the invariants.
 
 mod durable;
+mod forgotten;
 mod leases;
 mod lifecycle;
 mod loading;

@@ -7,6 +7,7 @@ use super::Ledger;
 use super::batch::{Entry, InFlight};
 use crate::domain::ids::{TaskNo, UnixMs};
 use crate::domain::job::{JobError, Tally};
+use crate::domain::policy::Policy;
 use crate::domain::rows::{JobUpdate, Verdict};
 use crate::domain::state::{ALL, State, may_move};
 
@@ -120,12 +121,12 @@ impl Ledger {
     fn ending(&self, state: State, open: bool, batch: &InFlight, now: UnixMs) -> Option<(State, Option<JobError>)> {
         let decided = self.tasks.decided_count() + batch.newly_decided;
         if !open && decided == self.tasks.total {
-            return Some(self.verdict(&self.tally_after(batch)));
+            return Some(self.verdict(self.policy_after(batch), &self.tally_after(batch)));
         }
         if self.is_doomed(state, open, batch) {
             return Some((State::Failed, Some(threshold_exceeded(&self.tally_after(batch)))));
         }
-        let given_back = self.leases.len() <= batch.ends_leases;
+        let given_back = self.leases.len() <= batch.ends_leases && !self.may_hold_unknown_leases(now);
         let overdue = self.record.cancel_at.is_some_and(|at| at <= now);
         if state == State::Canceling && (given_back || overdue) {
             return Some((State::Canceled, Some(canceled(self.tasks.total - decided))));
@@ -135,7 +136,7 @@ impl Ledger {
 
     /// Is the threshold certain to be passed, and is that reason enough to stop? Not while a cancel is under way: it has precedence.
     fn is_doomed(&self, state: State, open: bool, batch: &InFlight) -> bool {
-        let policy = &self.record.policy;
+        let policy = self.policy_after(batch);
         if !policy.abort_early || open || state == State::Canceling {
             return false;
         }
@@ -150,13 +151,17 @@ impl Ledger {
         policy.is_failed(failed.max(0) as u64, u64::from(self.tasks.total))
     }
 
+    /// The policy as it will be once the batch is committed: a change of it and what that means for the job go together.
+    fn policy_after<'a>(&'a self, batch: &'a InFlight) -> &'a Policy {
+        batch
+            .update
+            .as_ref()
+            .map_or(&self.record.policy, |update| &update.policy)
+    }
+
     /// The verdict on a job whose every task is decided.
-    pub(super) fn verdict(&self, tally: &Tally) -> (State, Option<JobError>) {
-        if self
-            .record
-            .policy
-            .is_failed(u64::from(tally.failed), u64::from(tally.total))
-        {
+    pub(super) fn verdict(&self, policy: &Policy, tally: &Tally) -> (State, Option<JobError>) {
+        if policy.is_failed(u64::from(tally.failed), u64::from(tally.total)) {
             return (State::Failed, Some(threshold_exceeded(tally)));
         }
         match (tally.succeeded, tally.failed) {

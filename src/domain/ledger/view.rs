@@ -113,7 +113,7 @@ impl Ledger {
         let spent = Attempt(self.tasks.spent(task).attempts);
         let idle = |state| TaskStatus {
             state,
-            attempt: spent,
+            attempt: (state != TaskState::Succeeded).then_some(spent),
             worker: None,
             expires_at: None,
         };
@@ -123,7 +123,7 @@ impl Ledger {
             None => match self.leases.get(task) {
                 Some(held) => TaskStatus {
                     state: TaskState::Leased,
-                    attempt: held.attempt,
+                    attempt: Some(held.attempt),
                     worker: Some(held.worker.clone()),
                     expires_at: Some(self.leases.ends(held)),
                 },

@@ -121,8 +121,8 @@ pub struct Task {
     pub task: u32,
     pub key: Option<String>,
     pub state: TaskState,
-    /// The attempt under way, or the last one spent; 0 before the first.
-    pub attempt: u32,
+    /// The attempt under way, or the last one spent; 0 before the first. Null once it has succeeded: its result (`/results`) tells in which.
+    pub attempt: Option<u32>,
     pub worker: Option<String>,
     pub expires_at: Option<Timestamp>,
 }

@@ -42,6 +42,8 @@ pub(super) struct Model {
     pub(super) base_run: Run,
     pub(super) open: bool,
     pub(super) cancel_at: Option<UnixMs>,
+    /// Until then workers may hold leases that the last crash took with it.
+    pub(super) forgotten_until: Option<UnixMs>,
     pub(super) start_at: Option<UnixMs>,
     pub(super) priority: i32,
     pub(super) policy: Policy,
@@ -114,6 +116,7 @@ impl Model {
             base_run: row.base_run,
             open: row.open,
             cancel_at: row.cancel_at,
+            forgotten_until: None,
             start_at: row.start_at,
             priority: row.priority,
             policy: row.policy.clone(),
@@ -128,6 +131,10 @@ impl Model {
 
     pub(super) fn holdings(&self) -> Vec<Holding> {
         self.tasks.iter().filter_map(|task| task.lease.clone()).collect()
+    }
+
+    fn may_have_forgotten(&self, now: UnixMs) -> bool {
+        self.forgotten_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn is_claimed(&self, token: &Lease) -> bool {
@@ -258,12 +265,12 @@ impl Model {
     pub(super) fn ruling(&self, control: Control, now: UnixMs) -> Ruling {
         use State::*;
         let undone = self.numbers(|task| task.verdict != Some(Verdict::Succeeded));
-        let leased = self.numbers(|task| task.lease.is_some());
+        let leased = self.numbers(|task| task.lease.is_some()) > 0 || self.may_have_forgotten(now);
         match (control, self.state) {
             (Control::Start, Pending) | (Control::Pause, Running) | (Control::Resume, Paused) => Ruling::Change,
             (Control::Start | Control::Resume, Running) | (Control::Pause, Paused) => Ruling::Already,
             (Control::Cancel { .. }, Canceled) => Ruling::Already,
-            (Control::Cancel { grace_s }, Canceling) if grace_s > 0 && leased > 0 => {
+            (Control::Cancel { grace_s }, Canceling) if grace_s > 0 && leased => {
                 match self.cancel_at.is_some_and(|at| at <= now.plus_s(grace_s)) {
                     true => Ruling::Already,
                     false => Ruling::Change,
@@ -357,6 +364,7 @@ impl Model {
             }
             self.late.clear();
             self.counted.clear();
+            self.forgotten_until = None;
         }
         let reached = self.reached();
         // Marks may have come while the update was in flight, but never one that it counted in vain.
@@ -408,12 +416,13 @@ impl Model {
         let active = self.state.is_active();
         let leases = self.holdings();
         let expired = |lease: &Holding| lease.expires_at <= now && !self.is_claimed(&lease.token);
+        let given_back = leases.is_empty() && !self.may_have_forgotten(now);
         let doomed = self.policy.abort_early && self.is_past_threshold() && self.state != State::Canceling;
         if active && !self.open && self.undecided() == 0 {
             Some("the verdict")
         } else if active && !self.open && doomed {
             Some("the early end")
-        } else if self.state == State::Canceling && (leases.is_empty() || self.cancel_at.is_some_and(|at| at <= now)) {
+        } else if self.state == State::Canceling && (given_back || self.cancel_at.is_some_and(|at| at <= now)) {
             Some("the end of a cancel")
         } else if self.state == State::Pending && self.start_at.is_some_and(|at| at <= now) {
             Some("the timed start")

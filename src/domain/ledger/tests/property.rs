@@ -226,6 +226,8 @@ struct History {
     saved: Vec<Holding>,
     saved_marks: Vec<u8>,
     saved_run: (Run, Run),
+    /// The last change of the row that the snapshot knows.
+    saved_change: Seq,
     /// Last grants, as far as they were still held.
     saved_grants: BTreeMap<String, (String, Vec<Lease>)>,
     /// Every verdict a worker was told counts.
@@ -262,6 +264,7 @@ impl History {
             saved: Vec::new(),
             saved_marks: Vec::new(),
             saved_run: (Run(0), Run(0)),
+            saved_change: Seq(0),
             saved_grants: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
         };
@@ -302,6 +305,7 @@ impl History {
                 self.saved = self.model.holdings();
                 self.saved_marks = self.model.tasks.iter().map(|task| task.marks).collect();
                 self.saved_run = (self.model.run, self.model.base_run);
+                self.saved_change = self.bench.durable.record.changed_seq;
                 self.saved_grants = self.model.grants.clone();
                 for (_, leases) in self.saved_grants.values_mut() {
                     leases.retain(|lease| self.saved.iter().any(|holding| holding.token == *lease));
@@ -888,6 +892,12 @@ impl History {
             (&[], &[])
         };
         self.model = Model::from_rows(&self.bench.durable, self.bench.epoch, saved.0, saved.1, self.bench.now);
+        // A cancel is under way only because of leases; a snapshot since then holds them.
+        let all_saved = usable && self.model.state == State::Canceling && self.saved_change == row.changed_seq;
+        if self.model.state.is_active() && !all_saved {
+            let until = self.bench.now.plus_s(row.policy.lease_timeout_s);
+            self.model.forgotten_until = Some(until);
+        }
         if usable && self.model.state.is_active() {
             self.model.grants = self.saved_grants.clone();
         }
