@@ -1,6 +1,6 @@
 //! Failure modes of handing work out: who is offered what, and how work comes back. Tests are named for the rows of FAILURE_MODES.md.
 //!
-//! Owns: rows 08, 10 to 14, 26, 53. Never: waits for the clock where an answer tells. Invariant: a long poll here waits longer than a
+//! Owns: rows 08, 10 to 14, 26, 29, 53. Never: waits for the clock where an answer tells. Invariant: a long poll here waits longer than a
 //! lease lives, where it is expiry that must bring the work back.
 
 use crate::app::{App, Place, failure, numbers, on_both_stores, quick, success};
@@ -16,6 +16,7 @@ on_both_stores!(
     fm13_exhausted_attempts_decide_the_task_at_once,
     fm14_fm53_expiry_alone_brings_the_work_of_a_dead_worker_back,
     fm26_nothing_is_leasable_the_moment_a_job_is_canceled,
+    fm29_a_slow_worker_that_is_heard_of_is_never_reaped_before_its_first_result,
 );
 
 /// Polls queue `q`; answers job and tasks.
@@ -196,5 +197,40 @@ async fn fm26_nothing_is_leasable_the_moment_a_job_is_canceled(place: Place) {
     );
     let (_, tasks) = app.get(&format!("/v1/jobs/{job}/tasks?state=leased")).await;
     assert_eq!(tasks["items"], json!([]));
+    app.stop().await;
+}
+
+async fn fm29_a_slow_worker_that_is_heard_of_is_never_reaped_before_its_first_result(place: Place) {
+    let app = App::start(&place, quick()).await;
+    // One attempt is all there is: a lease that ran out would fail the job.
+    let slow = app
+        .job(
+            1,
+            json!({"queue": "slow", "policy": {"lease_timeout_s": 3, "max_attempts": 1}}),
+        )
+        .await;
+    let held = app.lease(slow, "slow", 1).await;
+    // Time is told by leases of another job that nobody extends: together they last longer than the slow one would by itself.
+    let brief = json!({"policy": {"lease_timeout_s": 1, "max_attempts": 5, "backoff": {"initial_s": 0}}});
+    let clock = app.job(1, brief).await;
+    let body = json!({"worker": "slow", "leases": [held[0]["lease"]]});
+    let mut spent = 0;
+    while spent < 5 {
+        spent += app.poll("dead", 1, 0.2).await.len();
+        let (_, said) = app.post(&format!("/v1/jobs/{slow}/leases/extend"), body.clone()).await;
+        assert_eq!(said["lost"], json!([]), "after {spent} leases of a second each");
+        let view = app.view(slow).await;
+        assert_eq!(
+            (&view["state"], &view["progress"]["fraction"]),
+            (&json!("running"), &json!(0.0))
+        );
+    }
+    assert_eq!(app.report(slow, "slow", vec![success(&held[0])]).await, ["counted"]);
+    let view = app.view(slow).await;
+    assert_eq!(
+        (&view["state"], &view["progress"]["failed"]),
+        (&json!("succeeded"), &json!(0))
+    );
+    app.until(clock, |view| view["state"] == "failed").await;
     app.stop().await;
 }

@@ -30,6 +30,7 @@ mod fm_leases;
 mod fm_outage;
 mod fm_runs;
 mod fm_states;
+mod fm_verdicts;
 mod http_append;
 mod http_auth;
 mod http_bounds;
