@@ -218,7 +218,7 @@ impl History {
     }
 
     pub(super) fn hold(&mut self, hold: u8, worker: Option<u8>, picks: Vec<Pick>) {
-        let worker = worker.map(|worker| format!("w{worker}"));
+        let worker = worker.map(name);
         let leases: Vec<Lease> = picks.iter().filter_map(|pick| self.token(pick)).collect();
         for token in &leases {
             let is_current = match &worker {
