@@ -123,7 +123,7 @@ async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) -> Vec<Commi
     let (batches, recipients): (Vec<_>, Vec<_>) = group.into_iter().map(|c| (c.batch, c.answer_to)).unzip();
     let rows: usize = batches.iter().map(JobBatch::len).sum();
     let answers = commit_isolating(&shared, &batches).await;
-    metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
+    metrics::histogram!("tallykeeper_commit_duration_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
     let mut blocked = Vec::new();
     for ((batch, answer_to), answer) in batches.into_iter().zip(recipients).zip(answers) {
