@@ -13,11 +13,20 @@ on_both_stores!(
     a_worker_at_its_cap_does_not_keep_work_from_those_who_wait_behind_it,
     a_poll_is_woken_by_room_under_its_own_cap,
     a_request_id_replays_the_grant_of_whichever_job_gave_it,
+    a_client_that_asks_for_a_replay_alone_is_served_like_any_other,
     a_request_id_that_got_nothing_is_not_condemned_to_nothing,
     a_grant_that_never_reached_its_client_comes_back_at_once,
     results_and_the_next_lease_travel_together,
     extend_and_release_touch_only_current_leases,
 );
+
+/// No worker may hold more than one task.
+fn one_at_a_time() -> Settings {
+    Settings {
+        worker_in_flight: 1,
+        ..quick()
+    }
+}
 
 async fn give_back(app: &App, job: i64, worker: &str, tasks: &[Value]) -> Value {
     let leases: Vec<&Value> = tasks.iter().map(|task| &task["lease"]).collect();
@@ -83,14 +92,7 @@ async fn a_long_poll_wakes_for_every_way_work_appears(place: Place) {
 }
 
 async fn a_worker_at_its_cap_does_not_keep_work_from_those_who_wait_behind_it(place: Place) {
-    let app = App::start(
-        &place,
-        Settings {
-            worker_in_flight: 1,
-            ..quick()
-        },
-    )
-    .await;
+    let app = App::start(&place, one_at_a_time()).await;
     let job = app.job(2, json!({})).await;
     assert_eq!(app.lease(job, "greedy", 1).await.len(), 1);
     let held = app.lease(job, "third", 1).await;
@@ -110,14 +112,7 @@ async fn a_worker_at_its_cap_does_not_keep_work_from_those_who_wait_behind_it(pl
 }
 
 async fn a_poll_is_woken_by_room_under_its_own_cap(place: Place) {
-    let app = App::start(
-        &place,
-        Settings {
-            worker_in_flight: 1,
-            ..quick()
-        },
-    )
-    .await;
+    let app = App::start(&place, one_at_a_time()).await;
     let job = app.job(3, json!({})).await;
     let held = app.lease(job, "w", 1).await;
     woken(
@@ -156,15 +151,25 @@ async fn a_request_id_replays_the_grant_of_whichever_job_gave_it(place: Place) {
     app.stop().await;
 }
 
+async fn a_client_that_asks_for_a_replay_alone_is_served_like_any_other(place: Place) {
+    let app = App::start(&place, quick()).await;
+    app.job(3, json!({})).await;
+    let call = async |id: Value| {
+        let body = json!({"worker": "w", "queues": ["q"], "max_tasks": 1, "request_id": id});
+        let (status, granted) = app.post("/v1/leases?replay_only=true", body).await;
+        assert_eq!(status, 200, "{granted}");
+        granted
+    };
+    // There is nothing to repeat yet, and yet there is work.
+    let first = call(json!("r")).await;
+    assert_eq!(numbers(first["tasks"].as_array().unwrap()), [0]);
+    assert_eq!(call(json!("r")).await, first);
+    assert_eq!(numbers(call(json!(null)).await["tasks"].as_array().unwrap()), [1]);
+    app.stop().await;
+}
+
 async fn a_request_id_that_got_nothing_is_not_condemned_to_nothing(place: Place) {
-    let app = App::start(
-        &place,
-        Settings {
-            worker_in_flight: 1,
-            ..quick()
-        },
-    )
-    .await;
+    let app = App::start(&place, one_at_a_time()).await;
     let job = app.job(2, json!({})).await;
     let held = app.lease(job, "w", 1).await;
     let call = json!({"worker": "w", "max_tasks": 1, "request_id": "r"});
