@@ -6,7 +6,7 @@
 
 use crate::domain::ids::{Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{Fence, JobRecord, NewJob, NewTask};
-use crate::domain::logs::{Entry, Level, Source};
+use crate::domain::logs::{Entry, Level};
 use crate::domain::rows::{Cause, Fact, JobBatch, Verdict};
 use crate::domain::state::State;
 use async_trait::async_trait;
@@ -261,12 +261,7 @@ pub struct LogFilter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRow {
     pub id: i64,
-    pub at: UnixMs,
-    pub level: Level,
-    pub source: Source,
-    pub worker: Option<String>,
-    pub task: Option<TaskNo>,
-    pub message: String,
+    pub entry: Entry,
 }
 
 /// A stored access token; the secret itself is never stored.

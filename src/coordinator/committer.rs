@@ -146,7 +146,7 @@ async fn commit_group(shared: Arc<Shared>, group: Vec<Share>) -> Vec<Share> {
     let rows: usize = batches.iter().map(JobBatch::len).sum();
     let _passage = shared.commits.enter();
     let answers = commit_isolating(&shared, &batches).await;
-    metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
+    metrics::histogram!("tallykeeper_commit_duration_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
     let mut blocked = Vec::new();
     for ((batch, answer_to), answer) in batches.into_iter().zip(answers_to).zip(answers) {

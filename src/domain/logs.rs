@@ -63,7 +63,7 @@ impl Source {
     }
 }
 
-/// An entry to be written.
+/// An entry of a job's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub job: JobId,

@@ -4,7 +4,7 @@
 //! committing the same batch twice leaves what committing it once does.
 
 use super::ids::{Attempt, BlobId, JobId, Run, Seq, TaskNo, UnixMs};
-use super::job::{Fence, JobError, Tally};
+use super::job::{Fence, JobError, JobRecord, Tally};
 use super::policy::Policy;
 use super::state::State;
 use std::sync::Arc;
@@ -146,9 +146,45 @@ impl JobUpdate {
         self.state.is_final()
     }
 
+    /// The end of a job that was created ended, in the words of its completion event. Its row is there already.
+    pub fn of_created(record: &JobRecord) -> JobUpdate {
+        JobUpdate {
+            from: &[],
+            from_run: record.run,
+            state: record.state,
+            run: record.run,
+            base_run: record.base_run,
+            priority: record.priority,
+            policy: record.policy.clone(),
+            open: record.open,
+            tally: record.tally.clone(),
+            error: None,
+            start_at: record.start_at,
+            cancel_at: None,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            updated_at: record.updated_at,
+            changed_seq: record.changed_seq,
+            promote_late: false,
+        }
+    }
+
     /// Stable id of the completion event: one per (job, run), however often the commit is replayed.
     pub fn event_id(&self, job: JobId) -> String {
         format!("job-{job}-run-{}-finished", self.run)
+    }
+
+    /// What the completion event says, as JSON.
+    pub fn event_payload(&self, job: JobId) -> String {
+        let payload = serde_json::json!({
+            "job": job,
+            "run": self.run,
+            "state": self.state,
+            "tally": self.tally,
+            "error": self.error,
+            "finished_at_ms": self.finished_at,
+        });
+        payload.to_string()
     }
 }
 

@@ -22,6 +22,7 @@ pub use refusal::Refusal;
 use super::auth::Caller;
 use super::body::{self, Body, parse};
 use super::error::{ApiError, ApiResult};
+use super::extract::JobPath;
 use super::state::AppState;
 use crate::coordinator::Coordinator;
 use crate::coordinator::api::CoordinatorError;
@@ -102,13 +103,8 @@ impl FromRequest for Call {
 impl Call {
     /// The job in the path.
     fn job(&self) -> ApiResult<JobId> {
-        let id = self
-            .req
-            .match_info()
-            .get("id")
-            .and_then(|text| text.parse::<i64>().ok());
-        let good = id.filter(|id| (1..1 << 53).contains(id));
-        good.map(JobId).ok_or_else(|| ApiError::not_found("job"))
+        let path = JobPath::of(&self.req).ok_or_else(|| ApiError::not_found("job"))?;
+        Ok(path.0)
     }
 
     fn identity(&self) -> Identity {
@@ -145,8 +141,7 @@ impl Call {
         let began = Instant::now();
         loop {
             let waited = began.elapsed();
-            let (state, settings) = (&self.state, self.state.settings());
-            match body::read(&self.req, &mut self.payload, limit, state.budget(), settings).await {
+            match body::read(&self.req, &mut self.payload, self.state.allowance(limit)).await {
                 Err(error) if error.problem().code == "busy" && self.may_read_again() && waited + NAP < self.wait => {
                     tokio::time::sleep(NAP).await;
                 }

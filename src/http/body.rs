@@ -66,18 +66,26 @@ fn content_length(req: &HttpRequest) -> Option<u64> {
     req.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads a whole body of at most `limit` bytes, inflated.
+/// What one body may take of the node.
+#[derive(Clone, Copy)]
+pub struct Allowance<'a> {
+    /// Bytes, inflated.
+    pub limit: usize,
+    pub budget: &'a BodyBudget,
+    pub settings: &'a HttpSettings,
+}
+
+/// Reads a whole body, inflated.
 ///
 /// Errors: 413 past the limit, 415 in a coding that is not understood, 503 without budget, 408 when it comes too slowly, 400 when it ends
 /// early or cannot be inflated.
-pub async fn read(
-    req: &HttpRequest,
-    payload: &mut web::Payload,
-    limit: usize,
-    budget: &BodyBudget,
-    settings: &HttpSettings,
-) -> ApiResult<Body> {
-    let mut incoming = Incoming::open(req, payload, limit, budget, settings)?;
+pub async fn read(req: &HttpRequest, payload: &mut web::Payload, allowance: Allowance<'_>) -> ApiResult<Body> {
+    let mut incoming = Incoming::open(req, payload, allowance)?;
+    let Allowance {
+        limit,
+        budget,
+        settings,
+    } = allowance;
     // HTTP/2 bodies need not announce a length, so an unknown one may be as long as allowed. How long a compressed one is shows only
     // while it is inflated, and most are short.
     let first = match incoming.announced {
@@ -105,30 +113,20 @@ pub enum Arrival<'a> {
     Long(Stream<'a>),
 }
 
-/// Reads a body that may be as long as `limit`: whole, if it is short, else piece by piece as its reader asks for them. Errors as [`read`].
+/// Reads a body, waiting until then for room in the budget: whole, if it is short, else piece by piece as its reader asks for them. Errors as
+/// [`read`].
 pub async fn begin<'a>(
     req: &HttpRequest,
     payload: &'a mut web::Payload,
-    limit: usize,
-    budget: &BodyBudget,
-    settings: &HttpSettings,
-) -> ApiResult<Arrival<'a>> {
-    begin_by(Instant::now(), req, payload, limit, budget, settings).await
-}
-
-/// As [`begin`], waiting until then for room in the budget.
-pub async fn begin_by<'a>(
+    allowance: Allowance<'_>,
     until: Instant,
-    req: &HttpRequest,
-    payload: &'a mut web::Payload,
-    limit: usize,
-    budget: &BodyBudget,
-    settings: &HttpSettings,
 ) -> ApiResult<Arrival<'a>> {
-    let short = settings.stream_body_min_bytes.min(limit);
-    let mut incoming = Incoming::open(req, payload, limit, budget, settings)?;
+    let limit = allowance.limit;
+    let short = allowance.settings.stream_body_min_bytes.min(limit);
+    let mut incoming = Incoming::open(req, payload, allowance)?;
     let announced = incoming.announced;
-    let mut reservation = budget.reserve_by(announced.unwrap_or(short), until).await?;
+    let room = allowance.budget.reserve_by(announced.unwrap_or(short), until);
+    let mut reservation = room.await?;
     let first = match announced {
         Some(length) if length > short => Bytes::new(),
         _ => match incoming.gather(short).await? {
@@ -210,13 +208,12 @@ pub struct Incoming<'a> {
 
 impl<'a> Incoming<'a> {
     /// Reads nothing yet.
-    fn open(
-        req: &HttpRequest,
-        payload: &'a mut web::Payload,
-        limit: usize,
-        budget: &BodyBudget,
-        settings: &HttpSettings,
-    ) -> ApiResult<Incoming<'a>> {
+    fn open(req: &HttpRequest, payload: &'a mut web::Payload, allowance: Allowance<'_>) -> ApiResult<Incoming<'a>> {
+        let Allowance {
+            limit,
+            budget,
+            settings,
+        } = allowance;
         let announced = content_length(req);
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(ApiError::too_large(limit));
@@ -240,14 +237,13 @@ impl<'a> Incoming<'a> {
         })
     }
 
-    /// A stream of lines: however long it is and however long it takes.
+    /// A stream of lines, which may take however long.
     pub fn endless(
         req: &HttpRequest,
         payload: &'a mut web::Payload,
-        budget: &BodyBudget,
-        settings: &HttpSettings,
+        allowance: Allowance<'_>,
     ) -> ApiResult<Incoming<'a>> {
-        let mut incoming = Incoming::open(req, payload, usize::MAX, budget, settings)?;
+        let mut incoming = Incoming::open(req, payload, allowance)?;
         incoming.deadline += Duration::from_secs(ENDLESS_S);
         Ok(incoming)
     }
@@ -348,6 +344,7 @@ mod tests {
     use super::*;
     use actix_web::FromRequest;
     use actix_web::test::TestRequest;
+    use std::sync::LazyLock;
 
     async fn read_all(body: &'static [u8], announce: Option<usize>, limit: usize) -> ApiResult<Body> {
         let budget = BodyBudget::new(1 << 20);
@@ -358,7 +355,16 @@ mod tests {
         }
         let (req, mut inner) = request.into_parts();
         let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
-        read(&req, &mut payload, limit, &budget, &HttpSettings::default()).await
+        read(&req, &mut payload, allowance(limit, &budget)).await
+    }
+
+    fn allowance(limit: usize, budget: &BodyBudget) -> Allowance<'_> {
+        static SETTINGS: LazyLock<HttpSettings> = LazyLock::new(HttpSettings::default);
+        Allowance {
+            limit,
+            budget,
+            settings: &SETTINGS,
+        }
     }
 
     #[actix_web::test]
@@ -389,7 +395,7 @@ mod tests {
                 let (req, mut inner) = request.set_payload(body).to_srv_request().into_parts();
                 let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
                 let budget = BodyBudget::new(1 << 20);
-                super::read(&req, &mut payload, limit, &budget, &HttpSettings::default()).await
+                super::read(&req, &mut payload, allowance(limit, &budget)).await
             }
         };
         assert_eq!(read(100, "gzip").await.unwrap().bytes, "{\"a\":1}");

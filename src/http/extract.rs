@@ -2,11 +2,13 @@
 //!
 //! Owns: their parsing and errors. Never: knows a route. Invariant: an unknown query parameter is refused, never ignored.
 
-use super::body;
+use super::body::{self, Body};
 use super::error::{ApiError, ApiResult};
+use super::settings::HttpSettings;
 use super::state::AppState;
 use crate::domain::ids::JobId;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
+use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::{Ready, ready};
@@ -21,18 +23,30 @@ impl FromRequest for JobPath {
     type Future = Ready<ApiResult<JobPath>>;
 
     fn from_request(req: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
-        let id = req.match_info().get("id").and_then(|text| text.parse::<i64>().ok());
-        let good = id.filter(|id| (1..1 << 53).contains(id));
-        ready(
-            good.map(|id| JobPath(JobId(id)))
-                .ok_or_else(|| ApiError::not_found("job")),
-        )
+        ready(JobPath::of(req).ok_or_else(|| ApiError::not_found("job")))
+    }
+}
+
+impl JobPath {
+    /// None for what cannot be a job's number.
+    pub fn of(req: &HttpRequest) -> Option<JobPath> {
+        let id = req.match_info().get("id")?.parse::<i64>().ok()?;
+        (1..1 << 53).contains(&id).then_some(JobPath(JobId(id)))
     }
 }
 
 /// Query parameters, taken out one by one.
 pub struct Query {
     pairs: Vec<(String, String)>,
+}
+
+impl FromRequest for Query {
+    type Error = ApiError;
+    type Future = Ready<ApiResult<Query>>;
+
+    fn from_request(req: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        ready(Query::of(req))
+    }
 }
 
 impl Query {
@@ -75,7 +89,17 @@ impl Query {
             .transpose()
     }
 
-    /// `limit`, within the bounds of lists.
+    /// Where a list goes on: what its last page gave as `next_cursor`.
+    pub fn cursor<T: FromStr>(&mut self) -> ApiResult<Option<T>> {
+        self.parsed("cursor", "a next_cursor of this list")
+    }
+
+    /// `limit` of a list that may be as long as any.
+    pub fn list_limit(&mut self, settings: &HttpSettings) -> ApiResult<u32> {
+        self.limit(settings.list_default_items, settings.list_max_items)
+    }
+
+    /// `limit`, within other bounds.
     pub fn limit(&mut self, default: u32, max: u32) -> ApiResult<u32> {
         let words = format!("from 1 to {max}");
         match self.parsed::<u32>("limit", &words)? {
@@ -94,31 +118,58 @@ impl Query {
     }
 }
 
-/// Reads and parses a small JSON body; one over the inline bound, or without JSON's content type, is refused.
-pub async fn small_json<T: DeserializeOwned>(
-    state: &AppState,
-    req: &HttpRequest,
-    payload: &mut web::Payload,
-) -> ApiResult<T> {
-    body::require_json(req)?;
-    let limit = state.settings().small_body_max_bytes;
-    let body = body::read(req, payload, limit, state.budget(), state.settings()).await?;
-    body::parse::json(&body.bytes)
+/// A small JSON body; one over its bound, or without JSON's content type, is refused. A handler takes it last, so that nothing is read of a
+/// request that is refused without it.
+pub struct Small<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Small<T> {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, ApiResult<Small<T>>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (req, mut payload) = taken(req, payload);
+        Box::pin(async move { small_json(&req, &mut payload).await.map(Small) })
+    }
 }
 
-/// Like [`small_json`], but an absent body stands for the default.
-pub async fn small_json_or_default<T: DeserializeOwned + Default>(
-    state: &AppState,
+/// Like [`Small`], but an absent body stands for the default.
+pub struct SmallOrDefault<T>(pub T);
+
+impl<T: DeserializeOwned + Default + 'static> FromRequest for SmallOrDefault<T> {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, ApiResult<SmallOrDefault<T>>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (req, mut payload) = taken(req, payload);
+        Box::pin(async move { small_json_or_default(&req, &mut payload).await.map(SmallOrDefault) })
+    }
+}
+
+fn taken(req: &HttpRequest, payload: &mut dev::Payload) -> (HttpRequest, web::Payload) {
+    let payload = web::Payload::from_request(req, payload).into_inner();
+    (req.clone(), payload.expect("a payload can always be taken"))
+}
+
+async fn small_body(req: &HttpRequest, payload: &mut web::Payload) -> ApiResult<Body> {
+    let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
+    body::read(req, payload, state.allowance(state.settings().small_body_max_bytes)).await
+}
+
+async fn small_json<T: DeserializeOwned>(req: &HttpRequest, payload: &mut web::Payload) -> ApiResult<T> {
+    body::require_json(req)?;
+    body::parse::json(&small_body(req, payload).await?.bytes)
+}
+
+async fn small_json_or_default<T: DeserializeOwned + Default>(
     req: &HttpRequest,
     payload: &mut web::Payload,
 ) -> ApiResult<T> {
     if body::has_body(req) {
-        return small_json(state, req, payload).await;
+        return small_json(req, payload).await;
     }
     // An HTTP/2 body may come unannounced: what does come must obey the same rules.
-    let limit = state.settings().small_body_max_bytes;
     if req.version() >= actix_web::http::Version::HTTP_2 {
-        let body = body::read(req, payload, limit, state.budget(), state.settings()).await?;
+        let body = small_body(req, payload).await?;
         if !body.bytes.is_empty() {
             body::require_json(req)?;
             return body::parse::json(&body.bytes);

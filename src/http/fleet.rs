@@ -71,11 +71,9 @@ pub async fn explain(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
+    mut query: Query,
 ) -> ApiResult<HttpResponse> {
-    let settings = state.settings();
-    let mut query = Query::of(&req)?;
-    let limit = query.limit(settings.list_default_items, settings.list_max_items)?;
+    let limit = query.list_limit(state.settings())?;
     query.finish()?;
     caller.check_job(state.coordinator(), path.0).await?;
     let told = state.coordinator().explain(path.0, limit).await?;

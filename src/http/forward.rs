@@ -10,14 +10,13 @@ pub mod relay;
 use super::antenna;
 use super::auth::Caller;
 use super::error::ApiError;
-use super::extract::Query;
+use super::extract::{JobPath, Query};
 use super::hop::Hop;
 use super::routes::Entry;
 use super::state::AppState;
 use super::{auth::Access, tickets};
 use crate::coordinator::api::CoordinatorError;
 use crate::coordinator::{Asker, Neighbour, Place};
-use crate::domain::ids::JobId;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::{HttpMessage, HttpResponse, ResponseError, web};
@@ -37,8 +36,7 @@ pub async fn divert(entry: &Entry, caller: &Caller, req: &mut ServiceRequest) ->
     if !entry.path.contains(OF_A_JOB) || matches!(entry.access, Access::Streams(_)) {
         return None;
     }
-    let id = req.match_info().get("id")?.parse::<i64>().ok();
-    let job = JobId(id.filter(|id| (1..1 << 53).contains(id))?);
+    let JobPath(job) = JobPath::of(req.request())?;
     let state = req.app_data::<web::Data<AppState>>()?.clone();
     let is_hop = req.extensions().contains::<Hop>();
     let asker = if is_hop { Asker::Node } else { Asker::Client };

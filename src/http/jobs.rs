@@ -6,9 +6,10 @@
 use super::auth::Caller;
 use super::body::{self, parse};
 use super::error::{ApiError, ApiResult};
-use super::extract::{JobPath, Query, json_with, ok_json, small_json, small_json_or_default};
+use super::extract::{JobPath, Query, Small, SmallOrDefault, json_with, ok_json};
 use super::gathered;
 use super::hop::is_hop;
+use super::settings::HttpSettings;
 use super::state::AppState;
 use super::views;
 use super::wire::{self, CreateJob};
@@ -38,7 +39,7 @@ pub async fn create(
     body::require_json(&req)?;
     let key = idempotency_key(&req)?;
     let settings = state.settings();
-    let body = body::read(&req, &mut payload, settings.body_max_bytes, state.budget(), settings).await?;
+    let body = body::read(&req, &mut payload, state.allowance(settings.body_max_bytes)).await?;
     let (limits, now, hashed) = (state.limits().clone(), state.now(), key.is_some());
     let parsed = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
         let job = new_job(parse::json(bytes)?, now, &limits)?;
@@ -136,9 +137,13 @@ fn check_distinct_keys(tasks: &[NewTask]) -> ApiResult<()> {
 }
 
 /// `GET /v1/jobs`
-pub async fn list(state: web::Data<AppState>, caller: Caller, req: HttpRequest) -> ApiResult<HttpResponse> {
-    let settings = state.settings();
-    let (mut filter, limit) = filter(Query::of(&req)?, settings.list_default_items, settings.list_max_items)?;
+pub async fn list(
+    state: web::Data<AppState>,
+    caller: Caller,
+    req: HttpRequest,
+    query: Query,
+) -> ApiResult<HttpResponse> {
+    let (mut filter, limit) = filter(query, state.settings())?;
     filter.queues = caller.queues().map(<[String]>::to_vec);
     let mut views = state.coordinator().list_jobs(&filter).await?;
     // One more than asked for was read, to know whether there is a next page.
@@ -173,7 +178,7 @@ pub(super) fn selection(query: &mut Query) -> ApiResult<JobFilter> {
     })
 }
 
-fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32)> {
+fn filter(mut query: Query, settings: &HttpSettings) -> ApiResult<(JobFilter, u32)> {
     let selection = selection(&mut query)?;
     let q = query.one("q")?.filter(|text| !text.is_empty());
     if q.as_ref()
@@ -181,10 +186,10 @@ fn filter(mut query: Query, default: u32, max: u32) -> ApiResult<(JobFilter, u32
     {
         return Err(ApiError::invalid("q", format!("at most {MAX_QUERY_TEXT_BYTES} bytes")));
     }
-    let limit = query.limit(default, max)?;
+    let limit = query.list_limit(settings)?;
     let filter = JobFilter {
         q,
-        before: query.parsed::<i64>("cursor", "a next_cursor of this list")?.map(JobId),
+        before: query.cursor()?.map(JobId),
         limit: limit + 1,
         ..selection
     };
@@ -222,10 +227,8 @@ macro_rules! plain_control {
             state: web::Data<AppState>,
             caller: Caller,
             path: JobPath,
-            req: HttpRequest,
-            mut payload: web::Payload,
+            _: SmallOrDefault<wire::Empty>,
         ) -> ApiResult<HttpResponse> {
-            small_json_or_default::<wire::Empty>(&state, &req, &mut payload).await?;
             control(&state, &caller, path.0, $control).await
         }
     )+};
@@ -247,10 +250,8 @@ pub async fn cancel(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    SmallOrDefault(wire::Cancel { grace_s }): SmallOrDefault<wire::Cancel>,
 ) -> ApiResult<HttpResponse> {
-    let wire::Cancel { grace_s } = small_json_or_default(&state, &req, &mut payload).await?;
     let max = crate::domain::policy::MAX_DURATION_S;
     if grace_s > max {
         return Err(ApiError::invalid("grace_s", format!("from 0 to {max}")));
@@ -263,10 +264,8 @@ pub async fn change(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    Small(change): Small<wire::ChangeJob>,
 ) -> ApiResult<HttpResponse> {
-    let change: wire::ChangeJob = small_json(&state, &req, &mut payload).await?;
     if let Some(failure_threshold) = change.failure_threshold {
         let policy = Policy {
             failure_threshold,
@@ -295,10 +294,8 @@ pub async fn retry(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    SmallOrDefault(wire::Retry { only, if_run }): SmallOrDefault<wire::Retry>,
 ) -> ApiResult<HttpResponse> {
-    let wire::Retry { only, if_run } = small_json_or_default(&state, &req, &mut payload).await?;
     let only = match only {
         wire::RetryOnly::Failed => RetryOnly::Failed,
         wire::RetryOnly::All => RetryOnly::All,
@@ -370,7 +367,7 @@ mod tests {
 
     fn filtered(text: &str) -> ApiResult<(JobFilter, u32)> {
         let req = TestRequest::get().uri(&format!("/?{text}")).to_http_request();
-        filter(Query::of(&req)?, 50, 500)
+        filter(Query::of(&req)?, &HttpSettings::default())
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::auth::Caller;
 use super::delivery::Undelivered;
 use super::error::{ApiError, ApiResult};
-use super::extract::{JobPath, Query, ok_json, small_json, to_json};
+use super::extract::{JobPath, Query, Small, ok_json, to_json};
 use super::forward::neighbours::{REPLAY_ONLY, UNDELIVERED};
 use super::hop::{is_hop, is_nodes_own};
 use super::state::AppState;
@@ -78,9 +78,8 @@ pub async fn lease_any(
     state: web::Data<AppState>,
     caller: Caller,
     req: HttpRequest,
-    mut payload: web::Payload,
+    Small(call): Small<wire::LeaseAny>,
 ) -> ApiResult<HttpResponse> {
-    let call: wire::LeaseAny = small_json(&state, &req, &mut payload).await?;
     let settings = state.settings();
     if call.queues.is_empty() || call.queues.len() > settings.batch_items_max {
         return Err(ApiError::invalid(
@@ -126,10 +125,8 @@ pub async fn lease_job(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    Small(call): Small<wire::LeaseJob>,
 ) -> ApiResult<HttpResponse> {
-    let call: wire::LeaseJob = small_json(&state, &req, &mut payload).await?;
     let settings = state.settings();
     wait(call.wait_s, settings.lease_wait_max_s)?;
     let call = LeaseJob {
@@ -146,10 +143,8 @@ pub async fn extend(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    Small(call): Small<wire::Extend>,
 ) -> ApiResult<HttpResponse> {
-    let call: wire::Extend = small_json(&state, &req, &mut payload).await?;
     let worker = worker(&state, &call.worker)?;
     lease_list(&state, &call.leases)?;
     if let Some(stage) = &call.stage {
@@ -183,9 +178,8 @@ pub async fn release(
     caller: Caller,
     path: JobPath,
     req: HttpRequest,
-    mut payload: web::Payload,
+    Small(call): Small<wire::Release>,
 ) -> ApiResult<HttpResponse> {
-    let call: wire::Release = small_json(&state, &req, &mut payload).await?;
     if is_nodes_own(&req) && Query::of(&req)?.one(UNDELIVERED)?.is_some() {
         // All of one grant at most, which may be more than a client may list.
         let settings = state.settings();
@@ -212,13 +206,11 @@ pub async fn tasks(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
+    mut query: Query,
 ) -> ApiResult<HttpResponse> {
-    let settings = state.settings();
-    let mut query = Query::of(&req)?;
     let wanted = query.one("state")?.map(|text| task_state(&text)).transpose()?;
-    let after = query.parsed::<u32>("cursor", "a next_cursor of this list")?.map(TaskNo);
-    let limit = query.limit(settings.list_default_items, settings.list_max_items)?;
+    let after = query.cursor()?.map(TaskNo);
+    let limit = query.list_limit(state.settings())?;
     query.finish()?;
     caller.check_job(state.coordinator(), path.0).await?;
     let mut found = state.coordinator().tasks(path.0, wanted, after, limit + 1).await?;

@@ -4,7 +4,7 @@
 
 use super::auth::Caller;
 use super::error::{ApiError, ApiResult};
-use super::extract::{JobPath, Query, ok_json, small_json};
+use super::extract::{JobPath, Query, Small, ok_json};
 use super::leases::wait;
 use super::state::AppState;
 use super::wire;
@@ -12,17 +12,15 @@ use crate::domain::ids::{JobId, TaskNo};
 use crate::domain::job::check_name;
 use crate::domain::logs::{Entry, Level, Source};
 use crate::store::{LogFilter, LogRow};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 
 /// `POST /v1/jobs/{id}/logs`
 pub async fn post(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    Small(call): Small<wire::PostLogs>,
 ) -> ApiResult<HttpResponse> {
-    let call: wire::PostLogs = small_json(&state, &req, &mut payload).await?;
     let most = state.settings().batch_items_max;
     if call.entries.len() > most {
         return Err(ApiError::invalid("entries", format!("at most {most} entries")));
@@ -75,13 +73,12 @@ pub async fn list(
     state: web::Data<AppState>,
     caller: Caller,
     path: JobPath,
-    req: HttpRequest,
+    mut query: Query,
 ) -> ApiResult<HttpResponse> {
     let settings = state.settings();
-    let mut query = Query::of(&req)?;
     let after = query.parsed::<i64>("after", "the id of an entry, or 0")?;
     let level = query.one("level")?.map(|text| level(&text)).transpose()?;
-    let limit = query.limit(settings.list_default_items, settings.list_max_items)?;
+    let limit = query.list_limit(settings)?;
     let waits = wait(
         query.parsed("wait_s", "a number of seconds")?,
         settings.lease_wait_max_s,
@@ -108,22 +105,22 @@ fn level(text: &str) -> ApiResult<Level> {
     found.ok_or_else(|| ApiError::invalid("level", words))
 }
 
-fn shown(row: LogRow) -> wire::Log {
+fn shown(LogRow { id, entry }: LogRow) -> wire::Log {
     wire::Log {
-        id: row.id,
-        at: row.at.into(),
-        level: match row.level {
+        id,
+        at: entry.at.into(),
+        level: match entry.level {
             Level::Debug => wire::LogLevel::Debug,
             Level::Info => wire::LogLevel::Info,
             Level::Warn => wire::LogLevel::Warn,
             Level::Error => wire::LogLevel::Error,
         },
-        source: match row.source {
+        source: match entry.source {
             Source::Coordinator => wire::LogSource::Coordinator,
             Source::Posted => wire::LogSource::Posted,
         },
-        worker: row.worker,
-        task: row.task.map(|task| task.0),
-        message: row.message,
+        worker: entry.worker,
+        task: entry.task.map(|task| task.0),
+        message: entry.message,
     }
 }

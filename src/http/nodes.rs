@@ -5,7 +5,7 @@
 
 use super::auth::Caller;
 use super::error::{ApiError, ApiResult};
-use super::extract::{json_with, ok_json, small_json_or_default};
+use super::extract::{SmallOrDefault, json_with, ok_json};
 use super::hop::is_hop;
 use super::state::AppState;
 use super::wire;
@@ -33,9 +33,8 @@ pub async fn drain(
     caller: Caller,
     path: web::Path<String>,
     req: HttpRequest,
-    mut payload: web::Payload,
+    SmallOrDefault(wire::Empty {}): SmallOrDefault<wire::Empty>,
 ) -> ApiResult<HttpResponse> {
-    let wire::Empty {} = small_json_or_default(&state, &req, &mut payload).await?;
     let (coordinator, node) = (state.coordinator(), path.into_inner());
     if node == coordinator.node_id() {
         tracing::info!("asked to drain");

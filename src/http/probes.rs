@@ -10,15 +10,18 @@ use actix_web::{HttpResponse, web};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 
-/// Upper bounds of the duration buckets, in seconds; the last ones are for long polls.
-const DURATION_BUCKETS_S: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0,
+/// Upper bounds of the duration buckets, in seconds; the last ones are for long polls, and for commits repeated through an outage.
+const DURATION_BUCKETS_S: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 120.0,
 ];
+/// Upper bounds of the buckets of rows, up to the largest group commit.
+const ROW_BUCKETS: [f64; 10] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 20_000.0];
 
-/// Makes this process record metrics; call once.
+/// Makes this process record metrics; call once. Every distribution has buckets: quantiles of several nodes could not be put together.
 pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &DURATION_BUCKETS_S)?
+        .set_buckets_for_metric(Matcher::Suffix("_rows".into()), &ROW_BUCKETS)?
         .install_recorder()
 }
 

@@ -25,6 +25,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use tokio::time::Instant;
 
 /// ItemBounds on one item.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,8 @@ pub async fn post(
 ) -> ApiResult<HttpResponse> {
     body::require_json(&req)?;
     let settings = state.settings();
-    let arrival = body::begin(&req, &mut payload, settings.body_max_bytes, state.budget(), settings).await?;
+    let allowance = state.allowance(settings.body_max_bytes);
+    let arrival = body::begin(&req, &mut payload, allowance, Instant::now()).await?;
     match arrival {
         Arrival::Whole(body) => {
             let (request, items) = whole(&state, &body).await?;

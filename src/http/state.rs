@@ -3,6 +3,7 @@
 //! Owns: the bundle. Never: changes after start, but for where the node listens. Invariant: cheap to clone, shared by all workers.
 
 use super::auth::tokens::Tokens;
+use super::body::Allowance;
 use super::body::budget::BodyBudget;
 use super::forward::neighbours::Neighbours;
 use super::settings::HttpSettings;
@@ -79,6 +80,15 @@ impl AppState {
 
     pub fn budget(&self) -> &BodyBudget {
         &self.inner.budget
+    }
+
+    /// What a body may take that is so long at most.
+    pub fn allowance(&self, limit: usize) -> Allowance<'_> {
+        Allowance {
+            limit,
+            budget: self.budget(),
+            settings: self.settings(),
+        }
     }
 
     pub fn metrics(&self) -> Option<&PrometheusHandle> {

@@ -5,13 +5,13 @@
 
 use super::auth::{Access, Caller, secret};
 use super::error::{ApiError, ApiResult};
-use super::extract::{json_with, small_json};
+use super::extract::{Small, json_with};
 use super::routes;
 use super::state::AppState;
 use super::wire;
 use crate::store::TicketRow;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 
 /// The query parameter that holds a ticket.
 pub const PARAMETER: &str = "ticket";
@@ -20,10 +20,8 @@ pub const PARAMETER: &str = "ticket";
 pub async fn create(
     state: web::Data<AppState>,
     caller: Caller,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    Small(wire::CreateTicket { path }): Small<wire::CreateTicket>,
 ) -> ApiResult<HttpResponse> {
-    let wire::CreateTicket { path } = small_json(&state, &req, &mut payload).await?;
     let access = routes::get_at(&path).map(|entry| entry.access);
     let Some(Access::Streams(scope)) = access else {
         return Err(ApiError::invalid(

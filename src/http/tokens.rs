@@ -5,14 +5,14 @@
 
 use super::auth::{Caller, secret};
 use super::error::{ApiError, ApiResult};
-use super::extract::{json_with, ok_json, small_json};
+use super::extract::{Small, json_with, ok_json};
 use super::state::AppState;
 use super::wire::{self, Scope, Timestamp};
 use crate::domain::ids::UnixMs;
 use crate::domain::job::check_name;
 use crate::store::{StoreError, TokenRow};
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 
 const MAX_QUEUES: usize = 1_000;
 
@@ -20,10 +20,8 @@ const MAX_QUEUES: usize = 1_000;
 pub async fn create(
     state: web::Data<AppState>,
     caller: Caller,
-    req: HttpRequest,
-    mut payload: web::Payload,
+    Small(asked): Small<wire::CreateToken>,
 ) -> ApiResult<HttpResponse> {
-    let asked: wire::CreateToken = small_json(&state, &req, &mut payload).await?;
     let now = state.now();
     let expires_at = check(&asked, now, state.limits().name_bytes)?;
     if !caller.covers(asked.queues.as_deref()) {
@@ -93,11 +91,7 @@ fn token(row: TokenRow) -> wire::Token {
     wire::Token {
         id: row.id,
         name: row.name,
-        scopes: row
-            .scopes
-            .iter()
-            .filter_map(|scope| scope.parse::<Scope>().ok())
-            .collect(),
+        scopes: Scope::known(&row.scopes),
         queues: row.queues,
         created_at: row.created_at.into(),
         expires_at: row.expires_at.map(Timestamp),

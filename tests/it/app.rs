@@ -226,6 +226,13 @@ impl App {
         view
     }
 
+    /// Sends a control command that must be refused as impossible.
+    pub(crate) async fn refuses(&self, job: i64, verb: &str, state: &str) {
+        let (status, problem) = self.post(&format!("/v1/jobs/{job}/{verb}"), json!({})).await;
+        let said = (status, problem["code"].as_str(), problem["state"].as_str());
+        assert_eq!(said, (409, Some("invalid_transition"), Some(state)), "{verb}");
+    }
+
     /// Sends a POST on a connection of its own and closes that without waiting for an answer.
     pub(crate) fn shout(&self, path: &str, body: &str) {
         use std::io::Write as _;
@@ -292,6 +299,21 @@ pub(crate) fn success(task: &Value) -> Value {
 /// The failure of a leased task.
 pub(crate) fn failure(task: &Value) -> Value {
     json!({"lease": task["lease"], "status": "failed", "error": "it broke"})
+}
+
+/// The failure of a leased task that is not worth another attempt.
+pub(crate) fn fatal(task: &Value) -> Value {
+    let mut item = failure(task);
+    item["retryable"] = json!(false);
+    item
+}
+
+/// The numbers of leased tasks.
+pub(crate) fn numbers(tasks: &[Value]) -> Vec<u64> {
+    tasks
+        .iter()
+        .map(|task| task["task"].as_u64().expect("a task has a number"))
+        .collect()
 }
 
 /// The sum that holds in every progress anyone can see.

@@ -193,6 +193,19 @@ fn let_go(directory: &Path) {
     File::create(directory.join("go")).expect("the directory is writable");
 }
 
+/// The first two lines are done, and the others are not.
+fn assert_resumes_the_rest(runner: &Runner) {
+    let resumed = runner.run(ITEMS, &arguments(&["--resume"]));
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    // Neither done twice nor left out; nothing was spent by the interruption, since one attempt is all there is.
+    assert_eq!(sorted(&resumed.stdout), ["3", "4", "5", "6"]);
+    assert!(
+        resumed.stderr.contains("6 tasks: 6 succeeded, 0 failed"),
+        "{}",
+        resumed.stderr
+    );
+}
+
 #[test]
 fn an_interrupted_run_gives_its_tasks_back_and_resumes() {
     let runner = Runner::new();
@@ -209,15 +222,7 @@ fn an_interrupted_run_gives_its_tasks_back_and_resumes() {
     );
     assert_eq!(sorted(&interrupted.stdout), ["1", "2"]);
     let_go(&runner.directory);
-    let resumed = runner.run(ITEMS, &arguments(&["--resume"]));
-    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
-    // Neither done twice nor left out; nothing was spent by the interruption, since one attempt is all there is.
-    assert_eq!(sorted(&resumed.stdout), ["3", "4", "5", "6"]);
-    assert!(
-        resumed.stderr.contains("6 tasks: 6 succeeded, 0 failed"),
-        "{}",
-        resumed.stderr
-    );
+    assert_resumes_the_rest(&runner);
 }
 
 #[test]
@@ -229,14 +234,7 @@ fn a_killed_run_resumes_without_repeating_what_was_acknowledged() {
     child.kill().expect("it was not waited for yet");
     child.wait().expect("it can be waited for");
     let_go(&runner.directory);
-    let resumed = runner.run(ITEMS, &arguments(&["--resume"]));
-    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
-    assert_eq!(sorted(&resumed.stdout), ["3", "4", "5", "6"]);
-    assert!(
-        resumed.stderr.contains("6 tasks: 6 succeeded, 0 failed"),
-        "{}",
-        resumed.stderr
-    );
+    assert_resumes_the_rest(&runner);
 }
 
 #[test]

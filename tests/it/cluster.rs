@@ -93,6 +93,13 @@ impl Cluster {
         format!("postgres://tally@/{database}?host={}", self.dir.display())
     }
 
+    /// A program of the server's version, such as pg_dump.
+    pub(crate) fn tool(&self, name: &str) -> Command {
+        // What stands in the path may be a link to one program alone.
+        let initdb = self.binaries.join("initdb").canonicalize().expect("it was found");
+        Command::new(initdb.with_file_name(name))
+    }
+
     /// Kills the server as a crash would: no shutdown, no checkpoint. Returns when its process is gone.
     pub(crate) fn kill(&self) {
         let mut server = self.server.lock().unwrap();

@@ -3,7 +3,7 @@
 //! Owns: rows 01, 16, 19, 20, 21, 31 to 35, 37, 48, 49, 57. Never: reaches behind the API. Invariant: the tally, the dispositions and the
 //! stored rows are compared with each other, never only one of them with a number.
 
-use crate::app::{App, Place, failure, on_both_stores, quick, success};
+use crate::app::{App, Place, failure, fatal, on_both_stores, quick, success};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,13 +28,6 @@ on_both_stores!(
 fn counted(task: &Value) -> Value {
     let mut item = success(task);
     item["counters"] = json!({"seen": 1, "sum": task["task"]});
-    item
-}
-
-/// A failure that is not tried again.
-fn fatal(task: &Value) -> Value {
-    let mut item = failure(task);
-    item["retryable"] = json!(false);
     item
 }
 

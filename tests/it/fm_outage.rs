@@ -24,6 +24,13 @@ fn impatient() -> Settings {
     }
 }
 
+/// A node, and a session of ours in its database, to hold locks with.
+async fn beside_a_session(settings: Settings) -> (App, tokio_postgres::Client) {
+    let url = crate::cluster::fresh_database().await;
+    let app = App::start(&Place::Postgres(url.clone()), settings).await;
+    (app, connect(&url).await)
+}
+
 /// The answer to a request that cannot be served now: 503, a code, and when to come back.
 async fn assert_unavailable(app: &App, method: &str, path: &str, body: Value) {
     let mut request = app.request(method, path);
@@ -175,14 +182,9 @@ async fn fm15_fm17_fm22_fm43_an_outage_is_never_mistaken_for_anything_else() {
 
 #[actix_web::test]
 async fn fm39_results_need_no_lock_on_the_row_of_their_job() {
-    let place = Place::postgres().await;
-    let Place::Postgres(url) = &place else {
-        unreachable!("made so")
-    };
-    let app = App::start(&place, quick()).await;
+    let (app, holder) = beside_a_session(quick()).await;
     let job = app.job(20, json!({"policy": {"backoff": {"initial_s": 0}}})).await;
     let tasks = app.lease(job, "w", 20).await;
-    let holder = connect(url).await;
     holder
         .batch_execute(&format!("BEGIN; SELECT * FROM jobs WHERE id = {job} FOR UPDATE"))
         .await
@@ -201,22 +203,14 @@ async fn fm39_results_need_no_lock_on_the_row_of_their_job() {
 
 #[actix_web::test]
 async fn fm38_fm40_signs_of_life_touch_no_table() {
-    let place = Place::postgres().await;
-    let Place::Postgres(url) = &place else {
-        unreachable!("made so")
-    };
     // No snapshot is due while this test runs.
-    let app = App::start(
-        &place,
-        Settings {
-            snapshot_interval: Duration::from_secs(600),
-            ..impatient()
-        },
-    )
+    let (app, holder) = beside_a_session(Settings {
+        snapshot_interval: Duration::from_secs(600),
+        ..impatient()
+    })
     .await;
     let job = app.job(20, json!({})).await;
     let tasks = app.lease(job, "w", 20).await;
-    let holder = connect(url).await;
     holder
         .batch_execute("BEGIN; LOCK TABLE jobs, tasks, outcomes, attempts, late, nodes IN ACCESS EXCLUSIVE MODE")
         .await
@@ -234,14 +228,9 @@ async fn fm38_fm40_signs_of_life_touch_no_table() {
 
 #[actix_web::test]
 async fn fm42_a_store_that_hangs_is_waited_for_only_so_long() {
-    let place = Place::postgres().await;
-    let Place::Postgres(url) = &place else {
-        unreachable!("made so")
-    };
-    let app = App::start(&place, impatient()).await;
+    let (app, holder) = beside_a_session(impatient()).await;
     let job = app.job(300, json!({})).await;
     let tasks = app.lease(job, "w", 1).await;
-    let holder = connect(url).await;
     holder
         .batch_execute("BEGIN; LOCK TABLE jobs, tasks, outcomes IN ACCESS EXCLUSIVE MODE")
         .await
@@ -285,11 +274,7 @@ async fn fm42_a_store_that_hangs_is_waited_for_only_so_long() {
 
 #[actix_web::test]
 async fn fm44_a_job_that_is_stuck_holds_no_other_up() {
-    let place = Place::postgres().await;
-    let Place::Postgres(url) = &place else {
-        unreachable!("made so")
-    };
-    let app = App::start(&place, impatient()).await;
+    let (app, holder) = beside_a_session(impatient()).await;
     // As many stuck jobs as could block every lane to the store.
     let mut stuck = Vec::new();
     for _ in 0..6 {
@@ -298,7 +283,6 @@ async fn fm44_a_job_that_is_stuck_holds_no_other_up() {
     }
     let healthy = app.job(40, json!({})).await;
     let tasks = app.lease(healthy, "w", 40).await;
-    let holder = connect(url).await;
     let ids: Vec<String> = stuck.iter().map(|(job, _)| job.to_string()).collect();
     let lock = format!("BEGIN; SELECT * FROM jobs WHERE id IN ({}) FOR UPDATE", ids.join(","));
     holder.batch_execute(&lock).await.unwrap();

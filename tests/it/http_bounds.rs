@@ -239,6 +239,9 @@ async fn operators_get_their_answers() {
     let app = App::start(&Place::sqlite(), quick()).await;
     assert_eq!(send(&app.url, "GET", "/metrics", &[], "").await.status, 404);
     let metrics = install_metrics().expect("the only recorder of this process");
+    let job = app.job(1, json!({})).await;
+    let tasks = app.lease(job, "w", 1).await;
+    assert_eq!(app.report(job, "w", vec![success(&tasks[0])]).await, ["counted"]);
     let state = AppState::new(
         app.coordinator.clone(),
         HttpSettings::default(),
@@ -279,9 +282,19 @@ async fn operators_get_their_answers() {
     let text = send(&url, "GET", "/metrics", &[], "").await.text;
     let counted = r#"tallykeeper_http_requests_total{method="GET",route="/v1/jobs/{id}",status="404"} "#;
     assert!(text.contains(counted), "{text}");
+    for name in [
+        "http_request_duration_seconds",
+        "commit_duration_seconds",
+        "commit_rows",
+    ] {
+        assert!(
+            text.contains(&format!("# TYPE tallykeeper_{name} histogram\n")),
+            "{text}"
+        );
+    }
     assert!(
-        text.contains("tallykeeper_http_request_duration_seconds_bucket"),
-        "{text}"
+        !text.contains(" summary\n"),
+        "quantiles of several nodes cannot be put together: {text}"
     );
 
     app.coordinator.drain().await.unwrap();

@@ -4,11 +4,14 @@
 
 use crate::antenna_client::{Worker, failure, success};
 use crate::app::Place;
+use crate::http_call::{raw_at, until_closed};
 use crate::nodes_cluster::{LEASE_S, Nodes};
-use crate::process::{Launch, until};
+use crate::process::{Body, Heard, Launch, until};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Two nodes that own a pipeline each; answers the jobs in them.
 async fn spread(nodes: &Nodes) -> [i64; 2] {
@@ -102,6 +105,78 @@ async fn fm37_an_antenna_post_waits_while_its_job_changes_nodes() {
         return;
     }
     panic!("node b owns neither pipeline");
+}
+
+/// A POST whose head a node has read; its handler is about to run, and has no body yet.
+async fn begun(url: &str, path: &str, length: usize) -> TcpStream {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    let mut stream = raw_at(url, &head).await;
+    let asked = stream.read_exact(&mut [0; 25]).await;
+    asked.expect("the body is asked for");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm36_an_antenna_post_for_another_node_waits_for_room_in_memory() {
+    // Room for one body.
+    let first = Launch::new(Place::postgres().await)
+        .set("NODE_LEASE_S", LEASE_S)
+        .set("HTTP__BODY_BUDGET_BYTES", 1 << 20)
+        .set("HTTP__BODY_MAX_BYTES", 1 << 20)
+        .set("HTTP__APPEND_CHUNK_BYTES", 1 << 16)
+        .set("HTTP__LINE_MAX_BYTES", 1 << 16)
+        .set("HTTP__ANTENNA_POST_WAIT_MS", 5_000);
+    let nodes = Nodes::launch(vec![first.sibling("a"), first.sibling("b")]).await;
+    let jobs = spread(&nodes).await;
+    let owner = nodes.owner(0, "moths").await.expect("somebody owns it");
+    let (ingress, job) = (1 - owner, jobs[0]);
+    let (url, client) = (nodes.launches[ingress].url(), nodes.client(ingress));
+    let worker = Worker::at(&url);
+    let tasks = worker.tasks(job, 2).await;
+    for (task, is_freed) in tasks.iter().zip([true, false]) {
+        let mut hog = begun(&url, "/v1/jobs", 1 << 20).await;
+        let results = Body::Json(json!({"worker": "w", "results": []}));
+        until("the room is taken; a client that repeats is told at once", async || {
+            if hog.try_read(&mut [0; 1]).is_ok() {
+                // Refused: some of the room was taken at that moment.
+                hog = begun(&url, "/v1/jobs", 1 << 20).await;
+            }
+            let answer = client.call("POST", &format!("/v1/jobs/{job}/results"), &results).await;
+            matches!(answer, Heard::NotNow(code) if code == "busy").then_some(())
+        })
+        .await;
+        let body = json!({"results": [success(task)]}).to_string();
+        let mut posting = begun(&url, &format!("/api/v2/jobs/{job}/result/"), body.len()).await;
+        posting.write_all(body.as_bytes()).await.expect("the node reads");
+        for _ in 0..5 {
+            client.call("GET", "/healthz", &Body::None).await;
+        }
+        assert!(posting.try_read(&mut [0; 1]).is_err(), "it waits");
+        if is_freed {
+            drop(hog);
+            let answer = until_closed(posting).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200 ") && answer.contains("accepted"),
+                "{answer}"
+            );
+        } else {
+            let answer = until_closed(posting).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 503 ") && answer.contains("job_id"),
+                "{answer}"
+            );
+            assert!(hog.try_read(&mut [0; 1]).is_err(), "there was no room all the time");
+        }
+    }
+    assert_eq!(
+        worker.param(job, "results", "captures").await,
+        1,
+        "what was refused did nothing"
+    );
+    nodes.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

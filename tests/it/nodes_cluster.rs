@@ -4,6 +4,7 @@
 //! own, and short leases, so that a take-over is waited for and not slept through.
 
 use crate::app::Place;
+use crate::crash_load::Running;
 use crate::process::{Client, Launch, Process, until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -62,6 +63,18 @@ impl Nodes {
         let body = json!({"name": queue, "queue": queue, "tasks": tasks});
         let job = self.client(node).post("/v1/jobs", body).await;
         job["id"].as_i64().expect("an id is a number")
+    }
+
+    /// Puts a load on each of some queues, whose workers ask any node.
+    pub(crate) async fn under_load(&self, queues: &[&str], seed: u64) -> Vec<Running> {
+        let urls: Vec<String> = self.launches.iter().map(Launch::url).collect();
+        let policy = json!({"max_attempts": 5, "backoff": {"initial_s": 0.05}});
+        let mut running = Vec::new();
+        for queue in queues {
+            let client = Client::of_any(urls.clone());
+            running.push(Running::start_in(queue, client, seed, 2, policy.clone()).await);
+        }
+        running
     }
 
     /// Who owns how many queues, as one node tells it.

@@ -3,14 +3,15 @@
 //! Owns: what clients see of them. Never: kills one. Invariant: leases survive, no task is leased twice, and every 503 may be repeated.
 #![allow(clippy::print_stderr, reason = "the figures of a run are worth reading")]
 
-use crate::app::Place;
+use crate::app::{Place, success};
 use crate::cluster::Cluster;
-use crate::crash_load::{Running, seed};
+use crate::crash_load::seed;
 use crate::nodes_cluster::{Nodes, lease, report};
-use crate::process::{Body, Client, Heard, Launch, Process, until};
+use crate::process::{Body, Heard, Launch, Process, until};
 use crate::stream_client::{Heard as Said, Socket};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tallykeeper::domain::lease::Lease;
 
 /// The longest that results of a job may stand still while one node hands over to another, on a busy machine.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -85,16 +86,35 @@ async fn a_drain_that_cannot_save_the_last_snapshots_does_not_end_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_waits_to_hear_whose_it_is_does_not_hold_a_drain_up() {
+    let cluster = Cluster::start();
+    let place = Place::Postgres(cluster.fresh_database().await);
+    let launch = Launch::new(place).set("COORDINATOR__DRAIN_TIMEOUT_MS", 1_500);
+    let mut node = launch.start().await;
+    let client = launch.client();
+    let job = json!({"name": "n", "queue": "q", "tasks": [{"payload": 1}]});
+    let job = client.post("/v1/jobs", job).await["id"].clone();
+    let mut task = lease(&client, "w", &["q"], 1, 0.0).await["tasks"][0].clone();
+    let mut token = Lease::decode(task["lease"].as_str().expect("text")).expect("a lease");
+    token.epoch.0 += 1;
+    task["lease"] = json!(token.encode());
+    cluster.freeze();
+    // A token of a newer owner: the queue asks the store whose it is, and does nothing else until it knows.
+    let body = Body::Json(json!({"worker": "w", "results": [success(&task)]}));
+    let doubted = client.call("POST", &format!("/v1/jobs/{job}/results"), &body).await;
+    node.signal(rustix::process::Signal::TERM);
+    let ended = tokio::time::timeout(Duration::from_secs(40), node.ended_within(Duration::from_secs(60))).await;
+    cluster.thaw();
+    assert!(matches!(doubted, Heard::NotNow(_)), "{doubted:?}");
+    let status = ended.expect("it gives up in time");
+    assert!(!status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_three_nodes_under_load_goes_unnoticed() {
     let seed = seed();
     let mut nodes = Nodes::start(&["a", "b", "c"]).await;
-    let urls: Vec<String> = nodes.launches.iter().map(|launch| launch.url()).collect();
-    let policy = json!({"max_attempts": 5, "backoff": {"initial_s": 0.05}});
-    let mut running = Vec::new();
-    for queue in ["q0", "q1", "q2"] {
-        let client = Client::of_any(urls.clone());
-        running.push(Running::start_in(queue, client, seed, 2, policy.clone()).await);
-    }
+    let running = nodes.under_load(&["q0", "q1", "q2"], seed).await;
     until("each node owns a queue", async || {
         (nodes.shares(0).await.len() == 3).then_some(())
     })

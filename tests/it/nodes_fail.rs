@@ -7,9 +7,9 @@
 use crate::app::{Place, TempDir};
 use crate::chaos_proxy::Proxy;
 use crate::cluster::{self, Cluster};
-use crate::crash_load::{Running, seed};
+use crate::crash_load::seed;
 use crate::nodes_cluster::{LEASE_S, Nodes, lease, report};
-use crate::process::{Body, Client, GLANCE, Heard, Launch, until};
+use crate::process::{Body, GLANCE, Heard, Launch, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -173,13 +173,7 @@ async fn fm55_fm42_a_node_that_was_frozen_beyond_its_lease_writes_nothing_and_re
 async fn fm37_killed_nodes_under_load_lose_and_double_nothing() {
     let seed = seed();
     let mut nodes = Nodes::start(&["a", "b", "c"]).await;
-    let urls: Vec<String> = nodes.launches.iter().map(|launch| launch.url()).collect();
-    let policy = json!({"max_attempts": 5, "backoff": {"initial_s": 0.05}});
-    let mut running = Vec::new();
-    for queue in ["q0", "q1", "q2"] {
-        let client = Client::of_any(urls.clone());
-        running.push(Running::start_in(queue, client, seed, 2, policy.clone()).await);
-    }
+    let running = nodes.under_load(&["q0", "q1", "q2"], seed).await;
     for round in 0..3 {
         for load in &running {
             load.progress(150).await;

@@ -39,8 +39,10 @@ async fn token(url: &str, by: &str, body: Value) -> (String, String) {
 async fn known_everywhere(urls: &[String], token: &str) {
     for url in urls {
         until("the token is known", async || {
+            // Before it has read any it asks for none.
+            let asks = call(url, "GET", "/v1/jobs", &[], None).await.0 == 401;
             let headers = [("authorization", token)];
-            (call(url, "GET", "/v1/jobs", &headers, None).await.0 != 401).then_some(())
+            (asks && call(url, "GET", "/v1/jobs", &headers, None).await.0 != 401).then_some(())
         })
         .await;
     }
@@ -160,7 +162,7 @@ async fn what_only_nodes_may_ask_is_not_honoured_for_a_client_behind_one() {
     .await;
     let (_, admin) = token(&urls[0], "", json!({"name": "admin", "scopes": ["admin"]})).await;
     let limited = json!({"name": "limited", "scopes": ["work"], "queues": ["mine"]});
-    let (_, limited) = token(&urls[0], &admin, limited).await;
+    let (limited_id, limited) = token(&urls[0], &admin, limited).await;
     known_everywhere(&urls, &limited).await;
     let mut leases = Vec::new();
     for job in &jobs {
@@ -207,6 +209,18 @@ async fn what_only_nodes_may_ask_is_not_honoured_for_a_client_behind_one() {
     assert_eq!(ask(vec!["x"; 1_001]).await, 400);
     assert_eq!(ask(vec![leases[0].as_str()]).await, 200);
     assert_eq!(leased(0).await, 0);
+
+    // For work a node asks only where there was a grant before; a client behind it gets what there is.
+    let path = "/v1/leases?replay_only=true";
+    let limited_id = limited_id.as_str();
+    for (caller, tasks) in [("*", 0), (limited_id, 1)] {
+        let proof = us.sign(&to, "POST", path, caller, now).expect("there is a secret");
+        let body = json!({"worker": "new", "queues": ["mine"], "max_tasks": 1, "request_id": "r"});
+        let headers = [("tallykeeper-hop", proof.as_str())];
+        let (status, granted) = call(&urls[owner], "POST", path, &headers, Some(body)).await;
+        let granted = granted["tasks"].as_array().map(Vec::len);
+        assert_eq!((status, granted), (200, Some(tasks)), "for {caller}");
+    }
     nodes.stop().await;
 }
 

@@ -25,6 +25,21 @@ async fn register(store: &AnyStore, node: &NodeIdentity) -> Result<(), StoreErro
     }
 }
 
+/// An incarnation that is registered and one that comes later, each with a store of its own.
+async fn two_incarnations(url: &str) -> [(AnyStore, NodeIdentity); 2] {
+    let older = (open(url).await, node("n", "1", ALIVE_S));
+    register(&older.0, &older.1).await.unwrap();
+    [older, (open(url).await, node("n", "2", ALIVE_S))]
+}
+
+/// Registers as soon as the server has noticed that the one before is gone.
+async fn register_in_the_end(store: &AnyStore, node: &NodeIdentity) {
+    while let Err(why) = register(store, node).await {
+        assert!(matches!(why, StoreError::Conflict(_)), "{why}");
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn heartbeat(store: &AnyStore, node: &NodeIdentity) {
     loop {
         match store.heartbeat(node).await {
@@ -43,19 +58,14 @@ async fn assert_refused(store: &AnyStore, node: &NodeIdentity) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_incarnation_whose_process_is_gone_is_replaced_at_once_and_its_queues_are_taken() {
     let url = cluster::fresh_database().await;
-    let (first, second) = (open(&url).await, open(&url).await);
-    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
-    register(&first, &older).await.unwrap();
+    let [(first, older), (second, newer)] = two_incarnations(&url).await;
     let before = first.take_queues(&older, Some("q")).await.unwrap();
     assert_refused(&second, &newer).await;
     heartbeat(&first, &older).await;
     assert_refused(&second, &newer).await;
     // The end of a process is the end of its connections; the server frees the lock as soon as it has noticed.
     drop(first);
-    while let Err(why) = register(&second, &newer).await {
-        assert!(matches!(why, StoreError::Conflict(_)), "{why}");
-        tokio::task::yield_now().await;
-    }
+    register_in_the_end(&second, &newer).await;
     let after = second.take_queues(&newer, None).await.unwrap();
     let (before, after) = (fence_of(&before, "q").unwrap(), fence_of(&after, "q").unwrap());
     assert_eq!(after.epoch.0, before.epoch.0 + 1);
@@ -64,9 +74,7 @@ async fn an_incarnation_whose_process_is_gone_is_replaced_at_once_and_its_queues
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heartbeat_on_a_new_connection_takes_the_lock_again() {
     let url = cluster::fresh_database().await;
-    let (first, second) = (open(&url).await, open(&url).await);
-    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
-    register(&first, &older).await.unwrap();
+    let [(first, older), (second, newer)] = two_incarnations(&url).await;
     let db = cluster::connect(&url).await;
     let lost = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -78,9 +86,7 @@ async fn a_heartbeat_on_a_new_connection_takes_the_lock_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_broken_connection_makes_no_incarnation_look_dead() {
     let url = cluster::fresh_database().await;
-    let (first, second) = (open(&url).await, open(&url).await);
-    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
-    register(&first, &older).await.unwrap();
+    let [(first, older), (second, newer)] = two_incarnations(&url).await;
     let db = cluster::connect(&url).await;
     // A session that holds a lock of an incarnation; the newcomer below holds its own, so it is asked before that comes.
     let held = "SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
@@ -104,9 +110,7 @@ async fn one_broken_connection_makes_no_incarnation_look_dead() {
 async fn a_restart_of_the_server_makes_nobody_look_dead() {
     let cluster = Cluster::start();
     let url = cluster.fresh_database().await;
-    let (first, second) = (open(&url).await, open(&url).await);
-    let (older, newer) = (node("n", "1", ALIVE_S), node("n", "2", ALIVE_S));
-    register(&first, &older).await.unwrap();
+    let [(first, older), (second, newer)] = two_incarnations(&url).await;
     cluster.kill();
     cluster.restart();
     // Its lock went with the server; that says nothing about its process.
@@ -114,10 +118,7 @@ async fn a_restart_of_the_server_makes_nobody_look_dead() {
     heartbeat(&first, &older).await;
     assert_refused(&second, &newer).await;
     drop(first);
-    while let Err(why) = register(&second, &newer).await {
-        assert!(matches!(why, StoreError::Conflict(_)), "{why}");
-        tokio::task::yield_now().await;
-    }
+    register_in_the_end(&second, &newer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

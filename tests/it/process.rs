@@ -1,7 +1,7 @@
 //! The built program as real processes: nodes, workers and runs that can be killed.
 //!
-//! Owns: starting them, their signals, what they said, and the calls of a plain client. Never: repeats a call by itself unless it is told
-//! to insist. Invariant: no process outlives its handle, and a test that fails shows the last lines its node said.
+//! Owns: starting them, their signals and limits, and what they said. Never: calls one. Invariant: no process outlives its handle, and a test
+//! that fails shows the last lines its node said.
 #![allow(
     clippy::print_stderr,
     reason = "the log of a node belongs to the failure of its test"
@@ -9,12 +9,11 @@
 
 use crate::app::{Place, TempDir};
 use crate::cluster;
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+pub(crate) use crate::plain_client::{Body, Client, Heard};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -25,8 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that tells nobody when it changes.
 pub(crate) const GLANCE: Duration = Duration::from_millis(10);
 const LOG_LINES: usize = 60;
-/// A client gives up a call to a node that does not answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tallykeeper");
 
 /// Looks again and again until something is there.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -63,6 +61,8 @@ pub(crate) struct Launch {
     pub(crate) node_id: String,
     port: u16,
     settings: Vec<(String, String)>,
+    /// What a shell does before the program takes its place.
+    before: &'static str,
 }
 
 impl Launch {
@@ -73,6 +73,7 @@ impl Launch {
             node_id: "node-under-test".into(),
             port: free_port(),
             settings: Vec::new(),
+            before: "",
         }
     }
 
@@ -94,6 +95,12 @@ impl Launch {
     /// A variable of the environment that is no setting.
     pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Launch {
         self.settings.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Has a shell do something before the program takes its place.
+    pub(crate) fn after(mut self, before: &'static str) -> Launch {
+        self.before = before;
         self
     }
 
@@ -123,7 +130,14 @@ impl Launch {
 
     /// The program with nothing of this process' environment but the path.
     pub(crate) fn program(&self) -> Command {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_tallykeeper"));
+        let mut program = match self.before {
+            "" => Command::new(PROGRAM),
+            before => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("{before}; exec \"$0\" \"$@\""), PROGRAM]);
+                shell
+            }
+        };
         program
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -239,6 +253,16 @@ impl Process {
         self.ended().await
     }
 
+    /// The longest that a file of it may become from now on; none: as long as before.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit {
+            current: bytes.or(maximum),
+            maximum,
+        };
+        prlimit(Some(self.pid), Resource::Fsize, limit).expect("our own child takes limits");
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("our own child takes signals");
     }
@@ -301,126 +325,4 @@ async fn keep(from: impl AsyncRead + Unpin, lines: Arc<Mutex<VecDeque<String>>>)
             lines.remove(1);
         }
     }
-}
-
-/// A plain HTTP client, as workers have one.
-#[derive(Clone)]
-pub(crate) struct Client {
-    http: reqwest::Client,
-    urls: Arc<[String]>,
-    calls: Arc<AtomicUsize>,
-}
-
-/// What became of one call.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    /// Any status but 503, with its JSON (null: none).
-    Answer(u16, Value),
-    /// 503, with its code.
-    NotNow(String),
-    /// No connection, or it broke before the whole answer was there.
-    Nothing(String),
-}
-
-impl Client {
-    pub(crate) fn new(url: String) -> Client {
-        Client::of_any(vec![url])
-    }
-
-    /// A client that calls another of these nodes each time, as behind a load balancer that knows nothing.
-    pub(crate) fn of_any(urls: Vec<String>) -> Client {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build();
-        Client {
-            http: http.expect("a client can be made"),
-            urls: urls.into(),
-            calls: Arc::default(),
-        }
-    }
-
-    /// The address of one of the nodes, another one each time.
-    pub(crate) fn url(&self) -> &str {
-        &self.urls[self.calls.fetch_add(1, Ordering::Relaxed) % self.urls.len()]
-    }
-
-    /// Calls once. A 503 must say when to come back.
-    pub(crate) async fn call(&self, method: &str, path: &str, body: &Body) -> Heard {
-        let mut request = self
-            .http
-            .request(method.parse().unwrap(), format!("{}{path}", self.url()));
-        request = match body {
-            Body::None => request,
-            Body::Json(value) => request.json(value),
-            Body::Lines(text) => request
-                .header("content-type", "application/x-ndjson")
-                .body(text.clone()),
-        };
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(why) => return Heard::Nothing(format!("{why:?}")),
-        };
-        let (status, retry_after) = (
-            response.status().as_u16(),
-            response.headers().contains_key("retry-after"),
-        );
-        let text = match response.text().await {
-            Ok(text) => text,
-            Err(why) => return Heard::Nothing(format!("{why:?}")),
-        };
-        let json: Value = match text.as_str() {
-            "" => Value::Null,
-            text => serde_json::from_str(text).unwrap_or_else(|why| panic!("{method} {path}: {status} {why}: {text}")),
-        };
-        if status == 503 {
-            assert!(retry_after, "{method} {path}: 503 without Retry-After: {json}");
-            return Heard::NotNow(json["code"].as_str().unwrap_or_default().to_owned());
-        }
-        assert!(status < 500, "{method} {path}: {status} {json}");
-        Heard::Answer(status, json)
-    }
-
-    /// Repeats the identical call until there is an answer.
-    pub(crate) async fn insist(&self, method: &str, path: &str, body: &Body) -> (u16, Value) {
-        let wait = Wait::begin();
-        loop {
-            match self.call(method, path, body).await {
-                Heard::Answer(status, json) => return (status, json),
-                Heard::NotNow(why) | Heard::Nothing(why) => wait.a_moment(&format!("{method} {path}: {why}")).await,
-            }
-        }
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> Value {
-        let (status, json) = self.insist("GET", path, &Body::None).await;
-        assert_eq!(status, 200, "{path}: {json}");
-        json
-    }
-
-    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
-        let (status, json) = self.insist("POST", path, &Body::Json(body)).await;
-        assert!((200..300).contains(&status), "{path}: {status} {json}");
-        json
-    }
-
-    /// Every line of `/results`.
-    pub(crate) async fn results(&self, job: i64) -> Vec<Value> {
-        let request = self.http.get(format!("{}/v1/jobs/{job}/results", self.url()));
-        let response = request
-            .header("accept", "application/x-ndjson")
-            .send()
-            .await
-            .expect("an answer");
-        assert_eq!(response.status(), 200);
-        let text = response.text().await.expect("the whole stream");
-        text.lines()
-            .map(|line| serde_json::from_str(line).expect("a line is JSON"))
-            .collect()
-    }
-}
-
-/// What a call carries.
-pub(crate) enum Body {
-    None,
-    Json(Value),
-    Lines(String),
 }

@@ -3,24 +3,11 @@
 //! Owns: the access rules of streams as clients meet them. Never: looks into the node. Invariant: a ticket never opens more than once.
 
 use crate::app::{App, Place, quick};
+use crate::http_auth::token;
 use crate::http_call::{send, send_as};
 use crate::stream_client::Socket;
 use serde_json::{Value, json};
 use tallykeeper::http::HttpSettings;
-
-async fn token(app: &App, by: &str, body: Value) -> (String, String) {
-    let answer = match by {
-        "" => {
-            let headers = [("content-type", "application/json")];
-            send(&app.url, "POST", "/v1/tokens", &headers, &body.to_string()).await
-        }
-        by => send_as(app, by, "POST", "/v1/tokens", body).await,
-    };
-    assert_eq!(answer.status, 201, "{answer:?}");
-    let made = answer.json();
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
-    (text("id"), text("token"))
-}
 
 /// Makes a ticket with a token.
 async fn ticket(app: &App, token: &str, path: &str) -> String {

@@ -44,16 +44,8 @@ type Answered = Vec<(String, Disposition)>;
 /// The body or its beginning, once the node has room for it.
 async fn arrival<'a>(call: &mut Call, payload: &'a mut web::Payload) -> ApiResult<Arrival<'a>> {
     let (state, until) = (call.state.clone(), Instant::now() + call.wait);
-    let settings = state.settings();
-    let arrival = body::begin_by(
-        until.into(),
-        &call.req,
-        payload,
-        settings.body_max_bytes,
-        state.budget(),
-        settings,
-    );
-    let arrival = arrival.await;
+    let allowance = state.allowance(state.settings().body_max_bytes);
+    let arrival = body::begin(&call.req, payload, allowance, until.into()).await;
     call.wait = until.saturating_duration_since(Instant::now());
     arrival
 }

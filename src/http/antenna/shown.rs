@@ -107,14 +107,14 @@ fn param(key: &'static str, name: &'static str, value: i64) -> AntennaParam {
 /// Log entries as lines.
 pub(super) fn logs(rows: Vec<LogRow>) -> AntennaLogs {
     let mut logs = AntennaLogs::default();
-    for row in rows {
+    for LogRow { entry, .. } in rows {
         let line = format!(
             "[{}] {} {}",
-            Timestamp(row.at),
-            row.level.as_str().to_uppercase(),
-            row.message
+            Timestamp(entry.at),
+            entry.level.as_str().to_uppercase(),
+            entry.message
         );
-        if row.level == Level::Error {
+        if entry.level == Level::Error {
             logs.stderr.push(line.clone());
         }
         logs.stdout.push(line);

@@ -179,12 +179,7 @@ fn grant(row: TokenRow) -> Grant {
     Grant {
         token_id: row.id,
         name: row.name,
-        // A scope of a newer version grants nothing here.
-        scopes: row
-            .scopes
-            .iter()
-            .filter_map(|scope| scope.parse::<Scope>().ok())
-            .collect(),
+        scopes: Scope::known(&row.scopes),
         queues: row.queues,
         expires_at: row.expires_at,
     }

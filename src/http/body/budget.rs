@@ -1,6 +1,6 @@
 //! The node's budget of body bytes.
 //!
-//! Owns: how much of all bodies together is in memory. Never: waits; a request that does not fit is told to come back. Invariant: the
+//! Owns: how much of all bodies together is in memory. Never: waits longer than it was told; a request that does not fit is told to come back. Invariant: the
 //! sum of living reservations is at most the budget.
 
 use crate::http::error::{ApiError, ApiResult};

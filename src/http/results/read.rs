@@ -23,11 +23,11 @@ pub async fn list(
     caller: Caller,
     path: JobPath,
     req: HttpRequest,
+    mut query: Query,
 ) -> ApiResult<HttpResponse> {
     let settings = state.settings();
-    let mut query = Query::of(&req)?;
     let verdict = query.one("status")?.map(|text| verdict(&text)).transpose()?;
-    let after = query.parsed::<u32>("cursor", "a next_cursor of this list")?.map(TaskNo);
+    let after = query.cursor()?.map(TaskNo);
     let streamed = wants_ndjson(&req);
     let default = if streamed {
         settings.list_max_items

@@ -29,6 +29,11 @@ impl Scope {
             Scope::Admin => "admin",
         }
     }
+
+    /// Those of a stored token that this version knows: a scope of a newer one grants nothing here.
+    pub fn known(stored: &[String]) -> Vec<Scope> {
+        stored.iter().filter_map(|scope| scope.parse().ok()).collect()
+    }
 }
 
 impl fmt::Display for Scope {

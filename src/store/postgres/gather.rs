@@ -283,17 +283,7 @@ impl EventColumns {
         self.job.push(job.0);
         self.run.push(narrow("run", update.run.0)?);
         self.kind.push("job_finished");
-        self.payload.push(
-            serde_json::json!({
-                "job": job,
-                "run": update.run,
-                "state": update.state,
-                "tally": update.tally,
-                "error": update.error,
-                "finished_at_ms": update.finished_at,
-            })
-            .to_string(),
-        );
+        self.payload.push(update.event_payload(job));
         self.created_at.push(update.updated_at.0);
         Ok(())
     }

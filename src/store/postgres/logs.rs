@@ -39,10 +39,10 @@ impl LogStore for Postgres {
         let session = self.reader().await?;
         let Some(after) = filter.after else {
             let rows = session.query(TAIL, &[&job, &level, &limit]).await?;
-            return rows.iter().rev().map(row::log).collect();
+            return rows.iter().rev().map(|row| row::log(filter.job, row)).collect();
         };
         let rows = session.query(PAGE, &[&job, &after, &level, &limit]).await?;
-        rows.iter().map(row::log).collect()
+        rows.iter().map(|row| row::log(filter.job, row)).collect()
     }
 
     async fn trim_logs(&self, job: JobId, keep: u32) -> Result<()> {

@@ -5,7 +5,7 @@
 
 use crate::domain::ids::{Attempt, BlobId, Epoch, JobId, QueueId, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{JobError, JobRecord, Tally};
-use crate::domain::logs::{Level, Source};
+use crate::domain::logs::{Entry, Level, Source};
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
 use crate::store::{
@@ -196,18 +196,20 @@ pub(super) fn spent_attempt(row: &Row) -> Result<SpentAttempt> {
     })
 }
 
-pub(super) fn log(row: &Row) -> Result<LogRow> {
+pub(super) fn log(job: JobId, row: &Row) -> Result<LogRow> {
     let (level, source): (i16, &str) = (get(row, "level")?, get(row, "source")?);
     let task: Option<i64> = get(row, "task")?;
-    Ok(LogRow {
-        id: get(row, "id")?,
+    let entry = Entry {
+        job,
         at: time(row, "at")?,
         level: Level::from_number(level).ok_or_else(|| corrupt(format_args!("level {level}")))?,
         source: Source::parse(source).ok_or_else(|| corrupt(format_args!("source {source:?}")))?,
         worker: get(row, "worker")?,
         task: task.map(u32::try_from).transpose().map_err(corrupt)?.map(TaskNo),
         message: get(row, "message")?,
-    })
+    };
+    let id = get(row, "id")?;
+    Ok(LogRow { id, entry })
 }
 
 /// A queue and how many of its jobs are in one state; none if it has no jobs.

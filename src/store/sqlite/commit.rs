@@ -105,21 +105,13 @@ fn follow_up(tx: &Transaction<'_>, job: JobId, update: &JobUpdate) -> Result<()>
 }
 
 pub(super) fn insert_event(tx: &Transaction<'_>, job: JobId, update: &JobUpdate) -> Result<()> {
-    let payload = serde_json::json!({
-        "job": job,
-        "run": update.run,
-        "state": update.state,
-        "tally": update.tally,
-        "error": update.error,
-        "finished_at_ms": update.finished_at,
-    });
     tx.prepare_cached(include_str!("queries/events/insert.sql"))?
         .execute(params![
             update.event_id(job),
             job.0,
             update.run.0,
             "job_finished",
-            payload.to_string(),
+            update.event_payload(job),
             update.updated_at.0
         ])?;
     Ok(())

@@ -37,6 +37,7 @@ impl LogStore for Sqlite {
         self.readers
             .run(move |db| {
                 let (job, level) = (filter.job.0, filter.level.number());
+                let from_row = |row: &Row<'_>| from_row(filter.job, row);
                 let Some(after) = filter.after else {
                     let mut newest = db
                         .prepare_cached(include_str!("queries/logs/tail.sql"))?
@@ -64,16 +65,18 @@ impl LogStore for Sqlite {
 }
 
 /// Reads a row of `logs/page.sql` or `logs/tail.sql`.
-fn from_row(row: &Row<'_>) -> Result<LogRow> {
+fn from_row(job: JobId, row: &Row<'_>) -> Result<LogRow> {
     let level: i16 = row.get(2)?;
     let source: String = row.get(3)?;
-    Ok(LogRow {
-        id: row.get(0)?,
+    let entry = Entry {
+        job,
         at: UnixMs(row.get(1)?),
         level: Level::from_number(level).ok_or_else(|| StoreError::Corrupt(format!("level {level}")))?,
         source: Source::parse(&source).ok_or_else(|| StoreError::Corrupt(format!("source {source:?}")))?,
         worker: row.get(4)?,
         task: row.get::<_, Option<u32>>(5)?.map(TaskNo),
         message: row.get(6)?,
-    })
+    };
+    let id = row.get(0)?;
+    Ok(LogRow { id, entry })
 }

@@ -41,8 +41,16 @@ fn fits_though_newer(connection: &Connection) -> Result<bool, StoreError> {
         .query_row(include_str!("queries/schema/oldest.sql"), [], |row| row.get(0))
         .optional()?;
     let oldest = oldest.and_then(|text| text.parse::<i64>().ok());
-    Ok(applied.is_some_and(|applied| applied > i64::from(known))
-        && oldest.is_some_and(|oldest| oldest <= i64::from(known)))
+    let known = i64::from(known);
+    let fits = applied.is_some_and(|applied| applied > known) && oldest.is_some_and(|oldest| oldest <= known);
+    if fits {
+        tracing::info!(
+            applied,
+            known,
+            "the database's schema is newer than this program, and fits it"
+        );
+    }
+    Ok(fits)
 }
 
 fn from_refinery(error: refinery::Error) -> StoreError {

@@ -23,7 +23,7 @@ fn every(job: JobId) -> LogFilter {
 }
 
 fn messages(rows: &[LogRow]) -> Vec<&str> {
-    rows.iter().map(|row| row.message.as_str()).collect()
+    rows.iter().map(|row| row.entry.message.as_str()).collect()
 }
 
 async fn log(store: &AnyStore, job: JobId, count: usize) {
@@ -52,16 +52,8 @@ pub(super) async fn fm38_logs_are_appended_in_order_and_touch_no_job(store: AnyS
     let rows = store.logs(&every(record.id)).await.unwrap();
     assert_eq!(messages(&rows), ["line\nbreak\t\u{7}", "2"]);
     assert!(rows[0].id < rows[1].id);
-    let first = &rows[0];
-    assert_eq!(
-        (first.at, first.level, first.source),
-        (THEN, Level::Error, Source::Posted)
-    );
-    assert_eq!((&first.worker, first.task), (&whole.worker, whole.task));
-    assert_eq!(
-        (&rows[1].worker, rows[1].task, rows[1].source),
-        (&None, None, Source::Coordinator)
-    );
+    assert_eq!(rows[0].entry, whole);
+    assert_eq!(rows[1].entry, entry(record.id, Level::Debug, "2"));
     assert_eq!(reread(&store, record.id).await, record, "the job's row is as it was");
 }
 
