@@ -16,6 +16,7 @@ mod results;
 mod tasks_added;
 
 use super::*;
+use crate::domain::callback::Event;
 use crate::domain::ids::{Attempt, Epoch, JobId, QueueId, Run, TaskNo};
 use crate::domain::lease::Lease;
 use crate::domain::policy::{Backoff, FailureThreshold, Policy};
@@ -256,11 +257,7 @@ impl Bench {
             let reached: Vec<u32> = progress.stages.iter().map(|stage| stage.reached).collect();
             assert_eq!(row.tally.reached, reached, "the row says the same of an ended job");
             assert!(row.finished_at.is_some());
-            assert!(
-                self.durable
-                    .events
-                    .contains(&format!("job-42-run-{}-finished", row.run))
-            );
+            assert!(self.durable.events.contains(&Event::of(row).id));
         }
         assert_eq!(self.ledger.record(), row, "the ledger's record is the row");
     }

@@ -7,9 +7,9 @@ use super::Postgres;
 use super::gather::EventColumns;
 use super::row::{self, narrow};
 use super::session::Session;
+use crate::domain::callback::Event;
 use crate::domain::ids::{JobId, QueueId, Run, Seq};
 use crate::domain::job::{JobRecord, NewJob, NewTask, Tally};
-use crate::domain::rows::JobUpdate;
 use crate::store::{Created, Idempotency, Result, StoreError};
 
 const ENSURE_QUEUE: &str = include_str!("queries/queues/ensure.sql");
@@ -95,7 +95,7 @@ async fn insert(
     insert_tasks(session, record.id, &job.tasks).await?;
     if record.state.is_final() {
         let mut events = EventColumns::default();
-        events.push(record.id, &ending(&record))?;
+        events.push(&Event::of(&record))?;
         session.execute(INSERT_EVENTS, &events.params()).await?;
     }
     session.commit().await?;
@@ -181,27 +181,4 @@ fn record(job: &NewJob, queue: QueueId) -> Result<JobRecord> {
         updated_at: job.created_at,
         changed_seq: Seq(0),
     })
-}
-
-/// The end of a job that was created ended, in the words of its completion event.
-fn ending(record: &JobRecord) -> JobUpdate {
-    JobUpdate {
-        from: &[],
-        from_run: record.run,
-        state: record.state,
-        run: record.run,
-        base_run: record.base_run,
-        priority: record.priority,
-        policy: record.policy.clone(),
-        open: record.open,
-        tally: record.tally.clone(),
-        error: None,
-        start_at: record.start_at,
-        cancel_at: None,
-        started_at: record.started_at,
-        finished_at: record.finished_at,
-        updated_at: record.updated_at,
-        changed_seq: record.changed_seq,
-        promote_late: false,
-    }
 }

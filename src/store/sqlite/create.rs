@@ -6,9 +6,9 @@
 use super::append::insert_tasks;
 use super::commit::insert_event;
 use super::record::{self, to_json};
+use crate::domain::callback::Event;
 use crate::domain::ids::JobId;
-use crate::domain::job::{JobRecord, NewJob};
-use crate::domain::rows::JobUpdate;
+use crate::domain::job::NewJob;
 use crate::domain::state::State;
 use crate::store::{Created, Idempotency, Result, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -36,32 +36,9 @@ pub(super) fn create(tx: &Transaction<'_>, job: &NewJob, idempotency: Option<&Id
     }
     let record = record::find(tx, id)?.ok_or(StoreError::NotFound("job"))?;
     if record.state.is_final() {
-        insert_event(tx, id, &ending(&record))?;
+        insert_event(tx, &Event::of(&record))?;
     }
     Ok(Created::New(record))
-}
-
-/// The end of a job that was created ended, in the words of its completion event.
-fn ending(record: &JobRecord) -> JobUpdate {
-    JobUpdate {
-        from: &[],
-        from_run: record.run,
-        state: record.state,
-        run: record.run,
-        base_run: record.base_run,
-        priority: record.priority,
-        policy: record.policy.clone(),
-        open: record.open,
-        tally: record.tally.clone(),
-        error: None,
-        start_at: record.start_at,
-        cancel_at: None,
-        started_at: record.started_at,
-        finished_at: record.finished_at,
-        updated_at: record.updated_at,
-        changed_seq: record.changed_seq,
-        promote_late: false,
-    }
 }
 
 /// What the key stands for already, if anything.

@@ -92,6 +92,7 @@ fn move_to(state: State, from: &'static [State], total: u32, seq: i64) -> JobUpd
         updated_at: AT,
         changed_seq: Seq(seq),
         promote_late: false,
+        event: None,
     }
 }
 
