@@ -125,6 +125,9 @@ async fn commit_group(shared: Arc<Shared>, group: Vec<CommitBatch>) -> Vec<Commi
     let answers = commit_isolating(&shared, &batches).await;
     metrics::histogram!("tallykeeper_commit_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
+    if batches.iter().any(JobBatch::calls_somebody) {
+        shared.outbox.look_now();
+    }
     let mut blocked = Vec::new();
     for ((batch, answer_to), answer) in batches.into_iter().zip(recipients).zip(answers) {
         match answer {
