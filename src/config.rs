@@ -3,6 +3,10 @@
 //! Owns: names, units, defaults and layering of every setting. Never: acts on one. Invariant: an unknown key is an error, and
 //! `config/tallykeeper.toml` names every setting with its default.
 
+mod callbacks;
+
+pub use callbacks::CallbacksConfig;
+
 use crate::coordinator::Settings;
 use crate::domain::job::Limits;
 use crate::http::HttpSettings;
@@ -40,6 +44,7 @@ pub struct Config {
     pub coordinator: CoordinatorConfig,
     pub limits: LimitsConfig,
     pub postgres: PostgresConfig,
+    pub callbacks: CallbacksConfig,
 }
 
 /// The `[coordinator]` section: bounds and intervals of a node's actors.
@@ -107,6 +112,7 @@ impl Default for Config {
             coordinator: CoordinatorConfig::default(),
             limits: LimitsConfig::default(),
             postgres: PostgresConfig::default(),
+            callbacks: CallbacksConfig::default(),
         }
     }
 }
@@ -288,6 +294,7 @@ impl Config {
                 return Err(ConfigError::OutOfRange { field, limit });
             }
         }
+        self.callbacks.check()?;
         // An upload must not be swept while it is under way.
         let longest_s = http.body_total_timeout_s + self.coordinator.store_wait_ms.div_ceil(1000);
         if self.coordinator.orphan_blob_age_s <= longest_s {
@@ -356,6 +363,7 @@ impl Config {
             passivate_after: Duration::from_millis(part.passivate_after_ms),
             drain_timeout: Duration::from_millis(part.drain_timeout_ms),
             actor_threads: part.actor_threads,
+            callbacks: self.callbacks.settings(),
             restores_leases: true,
         }
     }
@@ -401,6 +409,7 @@ impl fmt::Debug for Config {
             .field("coordinator", &self.coordinator)
             .field("limits", &self.limits)
             .field("postgres", &self.postgres)
+            .field("callbacks", &self.callbacks)
             .finish_non_exhaustive()
     }
 }

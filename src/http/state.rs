@@ -1,9 +1,11 @@
 //! What every handler may use.
 //!
-//! Owns: the bundle. Never: changes after start, but for where the node listens. Invariant: cheap to clone, shared by all workers.
+//! Owns: the bundle. Never: changes after start, but for where the node listens and whether it makes calls. Invariant: cheap to clone,
+//! shared by all workers.
 
 use super::auth::tokens::Tokens;
 use super::body::budget::BodyBudget;
+use super::callbacks::Callbacks;
 use super::forward::neighbours::Neighbours;
 use super::settings::HttpSettings;
 use crate::coordinator::Coordinator;
@@ -11,8 +13,8 @@ use crate::domain::ids::UnixMs;
 use crate::domain::job::Limits;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 /// Reports written at the same time, at most.
@@ -33,6 +35,7 @@ struct Inner {
     metrics: Option<PrometheusHandle>,
     loopback_only: AtomicBool,
     neighbours: Neighbours,
+    callbacks: OnceLock<Callbacks>,
     reports: Semaphore,
 }
 
@@ -56,6 +59,7 @@ impl AppState {
                 metrics,
                 loopback_only: AtomicBool::new(true),
                 neighbours,
+                callbacks: OnceLock::new(),
                 reports: Semaphore::new(REPORTS_MAX),
             }),
         }
@@ -88,6 +92,17 @@ impl AppState {
     /// How other nodes are spoken to.
     pub fn neighbours(&self) -> &Neighbours {
         &self.inner.neighbours
+    }
+
+    /// From now on this node makes calls. Without, jobs that want one are refused.
+    pub fn make_calls(&self, callbacks: Callbacks) {
+        if self.inner.callbacks.set(callbacks.clone()).is_ok() {
+            self.inner.coordinator.call_through(Arc::new(callbacks));
+        }
+    }
+
+    pub fn callbacks(&self) -> Option<&Callbacks> {
+        self.inner.callbacks.get()
     }
 
     /// Permits for writing reports.
