@@ -20,7 +20,7 @@ pub mod sqlite;
 
 pub use blobs::{BlobRef, BlobStore};
 pub use census::{Census, ClusterSecret, LivingNode, OwnedQueue, Ownership, QueueOwner};
-pub use outbox::{Claiming, DueEvent, EventRow, EventStore, WaitingEvents};
+pub use outbox::{Claiming, DueEvent, EventRow, EventStore};
 
 /// What went wrong with a store call.
 #[derive(Debug, Clone, thiserror::Error)]

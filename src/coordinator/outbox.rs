@@ -24,8 +24,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const CLAIM_SLACK: Duration = Duration::from_secs(5);
 /// A call that has not ended by itself is given up so long after it should have.
 const CALL_SLACK: Duration = Duration::from_secs(1);
-/// An event that nobody sends is worth a word after so long.
-const OVERDUE_MS: i64 = 60_000;
 /// Characters of an error that are kept.
 const ERROR_CHARS: usize = 500;
 
@@ -177,17 +175,35 @@ impl Coordinator {
 
 /// Looks for events and sends them, until the node drains.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut has_warned = false;
+    let mut counted_at: Option<Instant> = None;
     while !shared.is_draining() && !shared.has_left() && !shared.is_deposed() {
         let looked = match shared.outbox.courier.get() {
             Some(courier) => send_due(&shared, courier).await,
-            None => leave(&shared, &mut has_warned).await,
+            None => Ok(LOOK_EVERY),
         };
         let nap = looked.unwrap_or_else(|error| {
             tracing::debug!(%error, "no look at the events that wait");
             RETRY
         });
+        if counted_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            count(&shared, counted_at.is_none()).await;
+            counted_at = Some(Instant::now());
+        }
         let _ = tokio::time::timeout(nap, shared.outbox.look.notified()).await;
+    }
+}
+
+/// Counts what waits, for operators. If it waits because this node and maybe others have no secret, that must not stay unsaid.
+async fn count(shared: &Shared, is_first: bool) {
+    let Ok(waiting) = shared.store.waiting_events().await else {
+        return;
+    };
+    metrics::gauge!("tallykeeper_callbacks_waiting").set(waiting as f64);
+    if is_first && waiting > 0 && shared.outbox.courier.get().is_none() {
+        tracing::warn!(
+            waiting,
+            "callbacks wait to be sent, and this node has no secret to sign them with"
+        );
     }
 }
 
@@ -208,31 +224,17 @@ async fn send_due(shared: &Arc<Shared>, courier: &Arc<dyn Courier>) -> std::resu
         };
         let due = shared.store.claim_events(&claiming).await?;
         if due.is_empty() {
-            let waiting = shared.store.waiting_events().await?;
-            metrics::gauge!("tallykeeper_callbacks_waiting").set(waiting.count as f64);
             // What is due and was not handed out has no room, or is being claimed by another node.
-            let until_next = waiting.next.filter(|next| *next > now).map(|next| next.0 - now.0);
-            let until_next = until_next.map_or(LOOK_EVERY, |ms| Duration::from_millis(ms.unsigned_abs()));
+            let next = shared.store.next_event(now).await?;
+            let until_next = next.map_or(LOOK_EVERY, |next| {
+                Duration::from_millis((next.0 - now.0).unsigned_abs())
+            });
             return Ok(until_next.min(LOOK_EVERY));
         }
         for event in due {
             let Some(permit) = room.split(1) else { break };
             let line = Line::open(shared, &event.receiver, permit);
             actix::spawn(call(line, courier.clone(), event, ends));
-        }
-    }
-    Ok(LOOK_EVERY)
-}
-
-/// This node sends nothing. If nobody does, that must not stay unsaid.
-async fn leave(shared: &Shared, has_warned: &mut bool) -> std::result::Result<Duration, StoreError> {
-    if !*has_warned {
-        let next = shared.store.waiting_events().await?.next;
-        if next.is_some_and(|next| next.plus_ms(OVERDUE_MS) < shared.clock.now()) {
-            tracing::warn!(
-                "callbacks wait to be sent, and this node has no secret to sign them with (callbacks.secrets)"
-            );
-            *has_warned = true;
         }
     }
     Ok(LOOK_EVERY)

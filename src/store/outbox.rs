@@ -53,14 +53,6 @@ pub struct EventRow {
     pub given_up_at: Option<UnixMs>,
 }
 
-/// The events of all jobs that wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WaitingEvents {
-    pub count: u64,
-    /// When the first of them is due.
-    pub next: Option<UnixMs>,
-}
-
 /// Events that wait. They are written by `commit` and `create_job`, in the transaction that ends their job. Exempt from the fence: any node
 /// sends them, and sending one twice is allowed.
 ///
@@ -78,8 +70,11 @@ pub trait EventStore: Send + Sync {
     /// a deleted job is removed once nothing is left to do.
     async fn settle_event(&self, id: &str, claim: i64, fate: &Fate) -> Result<bool>;
 
-    /// How many events wait, and when the first of them is due.
-    async fn waiting_events(&self) -> Result<WaitingEvents>;
+    /// When the first event is due that is not due by `now`.
+    async fn next_event(&self, now: UnixMs) -> Result<Option<UnixMs>>;
+
+    /// How many events wait; at most 100 000 are counted.
+    async fn waiting_events(&self) -> Result<u64>;
 
     /// The events of a job that have somebody to call, from the last run to the first, at most `limit`.
     async fn events(&self, job: JobId, limit: u32) -> Result<Vec<EventRow>>;

@@ -143,7 +143,7 @@ async fn fm56_the_end_of_a_job_is_told_once_with_its_tally_and_a_signature(place
     // Nothing waits for a job that calls nobody.
     let silent = app.job(0, json!({})).await;
     assert_eq!(callbacks(&app, silent).await, [] as [Value; 0]);
-    assert_eq!(app.coordinator.store().waiting_events().await.unwrap().count, 0);
+    assert_eq!(app.coordinator.store().waiting_events().await.unwrap(), 0);
     app.stop().await;
 }
 
@@ -373,5 +373,17 @@ async fn without_a_secret_a_job_with_a_callback_is_refused_and_says_what_to_set(
         "{words}"
     );
     assert_eq!(app.get("/v1/jobs").await.1["items"], json!([]));
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn an_answer_without_an_end_is_not_read_to_it() {
+    let mut receiver = Receiver::start().await;
+    let app = node(&Place::sqlite(), prompt()).await;
+    receiver.answer([Answer::Endless]);
+    let job = ended(&app, &receiver.url("/")).await;
+    receiver.call().await;
+    receiver.until_closed().await;
+    assert_eq!(settled(&app, job, "delivered").await["attempts"], 1);
     app.stop().await;
 }

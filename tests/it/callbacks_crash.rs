@@ -19,6 +19,9 @@ fn launch(place: Place) -> Launch {
         .set("CALLBACKS__RETRY_FIRST_S", 1)
         .set("CALLBACKS__CALLS_AT_ONCE", 1)
         .set("COORDINATOR__STORE_WAIT_MS", 1_000)
+        // Nobody is there: a call that went by a proxy would never arrive.
+        .env("http_proxy", "http://127.0.0.1:1")
+        .env("ALL_PROXY", "http://127.0.0.1:1")
 }
 
 /// A job that ends as it is made.

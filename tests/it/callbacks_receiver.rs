@@ -39,6 +39,8 @@ pub(crate) enum Answer {
     Held(oneshot::Receiver<u16>),
     /// Never answer.
     Hang,
+    /// 200, and a body without an end.
+    Endless,
 }
 
 /// A call as it came.
@@ -148,6 +150,13 @@ async fn serve(
     let (status, head) = match answer.unwrap_or(Answer::Status(204, "")) {
         Answer::Status(status, head) => (status, head),
         Answer::Held(held) => (held.await.ok()?, ""),
+        Answer::Endless => {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.ok()?;
+            let piece = format!("400\r\n{}\r\n", "x".repeat(0x400));
+            while stream.write_all(piece.as_bytes()).await.is_ok() {}
+            return Some(());
+        }
         Answer::Hang => {
             // Until the caller gives up.
             let _ = stream.read(&mut [0; 1]).await;

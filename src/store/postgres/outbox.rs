@@ -7,13 +7,14 @@ use super::session::Session;
 use super::{Postgres, row};
 use crate::domain::callback::Fate;
 use crate::domain::ids::{JobId, UnixMs};
-use crate::store::{Claiming, DueEvent, EventRow, EventStore, Result, StoreError, WaitingEvents};
+use crate::store::{Claiming, DueEvent, EventRow, EventStore, Result, StoreError};
 use async_trait::async_trait;
 
 const CLAIM: &str = include_str!("queries/events/claim.sql");
 const SETTLE: &str = include_str!("queries/events/settle.sql");
 const FORGET: &str = include_str!("queries/events/forget.sql");
 const WAITING: &str = include_str!("queries/events/waiting.sql");
+const NEXT: &str = include_str!("queries/events/next.sql");
 const LIST: &str = include_str!("queries/events/list.sql");
 const RESEND: &str = include_str!("queries/events/resend.sql");
 
@@ -53,9 +54,14 @@ impl EventStore for Postgres {
         Ok(settled)
     }
 
-    async fn waiting_events(&self) -> Result<WaitingEvents> {
+    async fn next_event(&self, now: UnixMs) -> Result<Option<UnixMs>> {
+        let found = self.reader().await?.first(NEXT, &[&now.0]).await?;
+        Ok(found.map(|found| UnixMs(found.get(0))))
+    }
+
+    async fn waiting_events(&self) -> Result<u64> {
         let found = self.reader().await?.first(WAITING, &[]).await?;
-        found.map_or(Ok(WaitingEvents::default()), |found| row::waiting_events(&found))
+        Ok(found.map_or(0, |found| found.get::<_, i64>(0).unsigned_abs()))
     }
 
     async fn events(&self, job: JobId, limit: u32) -> Result<Vec<EventRow>> {

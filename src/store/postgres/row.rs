@@ -10,7 +10,7 @@ use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
 use crate::store::{
     BlobRef, DueEvent, EventRow, FailureRow, LivingNode, LogRow, NodeRow, OwnedQueue, QueueOwner, QueueRow, Result,
-    ResultRow, SpentAttempt, StoreError, TaskRow, TicketRow, TokenRow, WaitingEvents,
+    ResultRow, SpentAttempt, StoreError, TaskRow, TicketRow, TokenRow,
 };
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -311,13 +311,5 @@ pub(super) fn event(row: &Row) -> Result<EventRow> {
         last_error: get(row, "last_error")?,
         delivered_at: optional_time(row, "delivered_at")?,
         given_up_at: optional_time(row, "given_up_at")?,
-    })
-}
-
-/// Reads the row of `events/waiting.sql`.
-pub(super) fn waiting_events(row: &Row) -> Result<WaitingEvents> {
-    Ok(WaitingEvents {
-        count: u64::try_from(get::<i64>(row, "waiting")?).map_err(corrupt)?,
-        next: optional_time(row, "next")?,
     })
 }

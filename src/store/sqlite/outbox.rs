@@ -7,7 +7,7 @@ use super::Sqlite;
 use super::record::to_json;
 use crate::domain::callback::Fate;
 use crate::domain::ids::{JobId, Run, UnixMs};
-use crate::store::{Claiming, DueEvent, EventRow, EventStore, Result, StoreError, WaitingEvents};
+use crate::store::{Claiming, DueEvent, EventRow, EventStore, Result, StoreError};
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, Row, params};
 use std::collections::BTreeMap;
@@ -59,18 +59,25 @@ impl EventStore for Sqlite {
             .await
     }
 
-    async fn waiting_events(&self) -> Result<WaitingEvents> {
+    async fn next_event(&self, now: UnixMs) -> Result<Option<UnixMs>> {
+        self.readers
+            .run(move |db| {
+                let next = db
+                    .prepare_cached(include_str!("queries/events/next.sql"))?
+                    .query_row([now.0], |row| row.get(0).map(UnixMs))
+                    .optional()?;
+                Ok(next)
+            })
+            .await
+    }
+
+    async fn waiting_events(&self) -> Result<u64> {
         self.readers
             .run(|db| {
-                let waiting = db
+                let waiting: i64 = db
                     .prepare_cached(include_str!("queries/events/waiting.sql"))?
-                    .query_row([], |row| {
-                        Ok(WaitingEvents {
-                            count: row.get::<_, i64>(0)?.unsigned_abs(),
-                            next: row.get::<_, Option<i64>>(1)?.map(UnixMs),
-                        })
-                    })?;
-                Ok(waiting)
+                    .query_row([], |row| row.get(0))?;
+                Ok(waiting.unsigned_abs())
             })
             .await
     }

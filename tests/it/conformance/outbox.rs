@@ -9,7 +9,7 @@ use tallykeeper::domain::callback::Fate;
 use tallykeeper::domain::ids::{JobId, Run, UnixMs};
 use tallykeeper::domain::job::{Fence, JobRecord};
 use tallykeeper::domain::state::State;
-use tallykeeper::store::{Claiming, DueEvent, StoreError, WaitingEvents};
+use tallykeeper::store::{Claiming, DueEvent, StoreError};
 
 const URL: &str = "https://a.example/hook";
 const LATER: UnixMs = UnixMs(THEN.0 + 60_000);
@@ -43,23 +43,19 @@ fn jobs(events: &[DueEvent]) -> BTreeSet<JobId> {
     events.iter().map(|event| event.job).collect()
 }
 
-async fn waiting(store: &AnyStore) -> WaitingEvents {
+async fn waiting(store: &AnyStore) -> u64 {
     store.waiting_events().await.expect("a count")
 }
 
 pub(super) async fn fm56_an_end_leaves_an_event_that_waits_if_somebody_is_to_be_called(store: AnyStore) {
     ended(&store, None, 1).await;
-    assert_eq!(waiting(&store).await, WaitingEvents::default());
+    assert_eq!(waiting(&store).await, 0);
     let (record, _) = ended(&store, Some(URL), 2).await;
     let mut empty = job("q");
     empty.state = State::Succeeded;
     empty.callback_url = Some("http://b.example:81/".into());
     let empty = create(&store, &empty).await;
-    let expected = WaitingEvents {
-        count: 2,
-        next: Some(THEN),
-    };
-    assert_eq!(waiting(&store).await, expected);
+    assert_eq!(waiting(&store).await, 2);
     let mut due = claim(&store, &claiming(LATER, 10)).await;
     due.sort_by_key(|event| event.job);
     let said: serde_json::Value = serde_json::from_str(&due[0].payload).expect("an event is JSON");
@@ -87,7 +83,7 @@ pub(super) async fn fm56_a_replayed_end_leaves_its_event_as_it_is(store: AnyStor
         with_update(record.id, fence, update(&record, State::Succeeded, 1)),
     )
     .await;
-    assert_eq!(waiting(&store).await.count, 0);
+    assert_eq!(waiting(&store).await, 0);
     let rows = store.events(record.id, 10).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].delivered_at, Some(LATER));
@@ -105,11 +101,10 @@ pub(super) async fn due_events_are_claimed_oldest_first_and_put_off(store: AnySt
     let second = claim(&store, &at(3)).await;
     assert_eq!(jobs(&second), BTreeSet::from([made[0]]));
     assert_eq!(claim(&store, &at(3)).await, []);
-    let put_off = WaitingEvents {
-        count: 3,
-        next: Some(THEN.plus_ms(20_003)),
-    };
-    assert_eq!(waiting(&store).await, put_off);
+    assert_eq!(waiting(&store).await, 3);
+    let next = async |ms| store.next_event(THEN.plus_ms(ms)).await.expect("a moment");
+    assert_eq!(next(0).await, Some(THEN.plus_ms(20_003)), "all were put off until then");
+    assert_eq!(next(20_003).await, None);
 }
 
 pub(super) async fn fm56_a_claim_that_was_not_settled_ends_by_itself(store: AnyStore) {
@@ -199,7 +194,7 @@ pub(super) async fn what_became_of_a_call_is_kept(store: AnyStore) {
     let found = row().await;
     assert_eq!((found.due_at, found.given_up_at), (None, Some(LATER.plus_s(6))));
     assert!(found.last_error.is_some());
-    assert_eq!(waiting(&store).await, WaitingEvents::default());
+    assert_eq!(waiting(&store).await, 0);
     assert_eq!(claim(&store, &claiming(LATER.plus_s(999), 1)).await, []);
 }
 
@@ -297,7 +292,7 @@ pub(super) async fn fm56_the_event_of_a_deleted_job_is_sent_and_then_goes(store:
         error: "no".into(),
     };
     assert!(store.settle_event(&due[0].id, due[0].claim, &again).await.unwrap());
-    assert_eq!(waiting(&store).await.count, 1, "it waits, job or not");
+    assert_eq!(waiting(&store).await, 1, "it waits, job or not");
     let last = claim(&store, &claiming(LATER.plus_s(1), 1)).await.remove(0);
     assert_eq!(last.payload, due[0].payload);
     assert!(store.settle_event(&last.id, last.claim, &delivered).await.unwrap());

@@ -10,5 +10,8 @@ ALTER TABLE events ADD COLUMN since INTEGER;
 ALTER TABLE events ADD COLUMN last_error TEXT;
 ALTER TABLE events ADD COLUMN given_up_at INTEGER;
 DROP INDEX events_undelivered;
-CREATE INDEX events_due ON events (due_at, id) WHERE due_at IS NOT NULL;
+-- Only a query that says `due_at > 0` uses it. A claim must not: it would read past all that waits for one receiver to find what waits for
+-- another.
+CREATE INDEX events_due ON events (due_at) WHERE due_at > 0;
+CREATE INDEX events_by_receiver ON events (receiver, due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX events_by_job ON events (job, run);
