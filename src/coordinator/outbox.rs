@@ -175,7 +175,7 @@ impl Coordinator {
 
 /// Looks for events and sends them, until the node drains.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut counted_at: Option<Instant> = None;
+    let (mut counts, mut counted_at) = (0_u32, Instant::now());
     while !shared.is_draining() && !shared.has_left() && !shared.is_deposed() {
         let looked = match shared.outbox.courier.get() {
             Some(courier) => send_due(&shared, courier).await,
@@ -185,21 +185,22 @@ pub(super) async fn run(shared: Arc<Shared>) {
             tracing::debug!(%error, "no look at the events that wait");
             RETRY
         });
-        if counted_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
-            count(&shared, counted_at.is_none()).await;
-            counted_at = Some(Instant::now());
+        if counts == 0 || counted_at.elapsed() >= LOOK_EVERY {
+            // The first count may come before the node has been given its courier.
+            count(&shared, counts == 1).await;
+            (counts, counted_at) = (counts.saturating_add(1), Instant::now());
         }
         let _ = tokio::time::timeout(nap, shared.outbox.look.notified()).await;
     }
 }
 
 /// Counts what waits, for operators. If it waits because this node and maybe others have no secret, that must not stay unsaid.
-async fn count(shared: &Shared, is_first: bool) {
+async fn count(shared: &Shared, says_so: bool) {
     let Ok(waiting) = shared.store.waiting_events().await else {
         return;
     };
     metrics::gauge!("tallykeeper_callbacks_waiting").set(waiting as f64);
-    if is_first && waiting > 0 && shared.outbox.courier.get().is_none() {
+    if says_so && waiting > 0 && shared.outbox.courier.get().is_none() {
         tracing::warn!(
             waiting,
             "callbacks wait to be sent, and this node has no secret to sign them with"
