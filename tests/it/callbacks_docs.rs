@@ -66,5 +66,17 @@ async fn the_documented_receiver_takes_what_a_node_sends_and_nothing_else() {
         .header("webhook-signature", "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=")
         .body("{}");
     assert_eq!(forged.send().await.expect("an answer").status(), 401);
+    let shown = crate::process::until("it is shown as delivered", async || {
+        let mut show = launch.program();
+        show.args(["show", "--server", &launch.url(), &job.to_string()]);
+        let shown = show.output().await.expect("the program runs");
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        text.contains("callback  delivered").then_some(text)
+    })
+    .await;
+    assert!(
+        shown.contains(&format!("callback  delivered to {url} after ")),
+        "{shown}"
+    );
     assert!(node.terminate().await.success());
 }
