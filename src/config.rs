@@ -3,6 +3,7 @@
 //! Owns: names, units, defaults, checks and layering of every setting, each section's in a file of its own. Never: acts on one. Invariant:
 //! settings that were loaded have been checked.
 
+mod callbacks;
 mod coordinator;
 mod error;
 mod http;
@@ -10,6 +11,7 @@ mod limits;
 mod loading;
 mod postgres;
 
+pub use callbacks::CallbacksConfig;
 pub use coordinator::CoordinatorConfig;
 pub use error::ConfigError;
 pub use limits::LimitsConfig;
@@ -42,6 +44,7 @@ pub struct Config {
     pub coordinator: CoordinatorConfig,
     pub limits: LimitsConfig,
     pub postgres: PostgresConfig,
+    pub callbacks: CallbacksConfig,
 }
 
 impl Default for Config {
@@ -56,6 +59,7 @@ impl Default for Config {
             coordinator: CoordinatorConfig::default(),
             limits: LimitsConfig::default(),
             postgres: PostgresConfig::default(),
+            callbacks: CallbacksConfig::default(),
         }
     }
 }
@@ -72,7 +76,8 @@ impl Config {
         check_positive(&[("node_lease_s", u64::from(self.node_lease_s))])?;
         http::check(&self.http)?;
         self.coordinator.check(&self.http)?;
-        self.limits.check()
+        self.limits.check()?;
+        self.callbacks.check()
     }
 
     /// This node's stable name.
@@ -98,7 +103,10 @@ impl Config {
 
     /// The coordinator's part.
     pub fn coordinator_settings(&self) -> Settings {
-        self.coordinator.settings(self.node_name(), self.node_lease_s)
+        Settings {
+            callbacks: self.callbacks.settings(),
+            ..self.coordinator.settings(self.node_name(), self.node_lease_s)
+        }
     }
 
     /// The PostgreSQL store's part.
@@ -124,6 +132,7 @@ impl fmt::Debug for Config {
             .field("coordinator", &self.coordinator)
             .field("limits", &self.limits)
             .field("postgres", &self.postgres)
+            .field("callbacks", &self.callbacks)
             .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ mod board;
 mod claimable;
 mod clock;
 mod committer;
+mod courier;
 mod creating;
 mod directory;
 mod hand_over;
@@ -21,6 +22,7 @@ mod log_book;
 mod manner;
 mod naming;
 mod node;
+mod outbox;
 mod overview;
 mod owners;
 mod peers;
@@ -38,7 +40,9 @@ mod watching;
 
 pub use blobs::LeaseHold;
 pub use board::{Form, Rate, Seat, Sight, Update, Watch};
+pub use courier::Courier;
 pub use node::StartError;
+pub use outbox::CallbackSettings;
 pub use owners::Neighbour;
 pub use peers::Peers;
 pub use place::{Asker, Place};
@@ -99,6 +103,7 @@ pub struct Settings {
     pub passivate_after: Duration,
     /// Longest wait for the last commits and snapshots when draining.
     pub drain_timeout: Duration,
+    pub callbacks: CallbackSettings,
     /// Whether leases outlive this process. They do not where its workers are part of it, as in `run`.
     pub restores_leases: bool,
     /// Threads on which actors live; a queue and its jobs share one.
@@ -129,6 +134,7 @@ impl Default for Settings {
             log_queue_bytes: 16 << 20,
             passivate_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            callbacks: CallbackSettings::default(),
             restores_leases: true,
             actor_threads: 1,
         }

@@ -5,6 +5,7 @@
 //! Never: reads a clock, draws randomness, does I/O or names a runtime or a database; time is passed in as [`UnixMs`](ids::UnixMs).
 //! Invariant: every rule of a job lives in this room; the rooms to the right carry out what it decides.
 
+pub mod callback;
 pub mod failures;
 pub mod ids;
 pub mod job;

@@ -9,6 +9,7 @@ pub mod wire;
 pub mod antenna;
 pub mod append;
 pub mod body;
+pub mod callbacks;
 pub mod delivery;
 pub mod envelope;
 pub mod error;
@@ -37,6 +38,7 @@ pub mod views;
 
 pub use auth::local::check_listen;
 pub use auth::secret::new_token;
+pub use callbacks::Callbacks;
 pub use probes::install_metrics;
 pub use server::{Serving, serve};
 pub use settings::HttpSettings;

@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 mod blobs;
 mod census;
+mod outbox;
 pub mod postgres;
 pub mod sqlite;
 
 pub use blobs::{BlobRef, BlobStore};
 pub use census::{Census, ClusterSecret, LivingNode, OwnedQueue, Ownership, QueueOwner};
+pub use outbox::{Claiming, DueEvent, EventRow, EventStore};
 
 /// What went wrong with a store call.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -357,8 +359,8 @@ pub trait JobStore: Send + Sync {
     async fn save_snapshots(&self, snapshots: &[SnapshotRow]) -> Result<Vec<BatchAnswer>>;
 
     /// Removes a final job's row, snapshot and idempotency key in one transaction that proves ownership first (`Fenced`), and notes that
-    /// its other rows are to be purged. `Conflict` if the job is in another run or not final, `NotFound` if it is gone. Its completion
-    /// events stay.
+    /// its other rows are to be purged. `Conflict` if the job is in another run or not final, `NotFound` if it is gone. Completion events
+    /// that wait are sent all the same.
     async fn delete_job(&self, job: JobId, fence: Fence, run: Run) -> Result<()>;
 
     /// Removes at most so many rows of one deleted job; answers false once no deleted job has any left. Exempt from the fence.
@@ -432,6 +434,8 @@ pub trait LogStore: Send + Sync {
 }
 
 /// A whole store.
-pub trait Store: NodeStore + JobStore + ReadStore + TokenStore + TicketStore + LogStore + BlobStore + 'static {
+pub trait Store:
+    NodeStore + JobStore + ReadStore + TokenStore + TicketStore + LogStore + BlobStore + EventStore + 'static
+{
     fn capabilities(&self) -> Capabilities;
 }

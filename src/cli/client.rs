@@ -5,8 +5,9 @@
 
 use crate::domain::ids::UnixMs;
 use crate::http::wire::{
-    Appended, Cancel, CreateJob, CreateToken, Draining, Empty, Extend, Extended, Granted, Job, JobList, LeaseAny,
-    LeaseJob, NodeList, PostResults, Problem, Release, Released, ResultsPosted, Retry, TokenCreated, TokenList,
+    Appended, CallbackList, Cancel, CreateJob, CreateToken, Draining, Empty, Extend, Extended, Granted, Job, JobList,
+    LeaseAny, LeaseJob, NodeList, PostResults, Problem, Release, Released, ResultsPosted, Retry, TokenCreated,
+    TokenList,
 };
 use anyhow::{Context, Result, bail};
 use reqwest::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -132,6 +133,12 @@ impl Client {
 
     pub(crate) async fn job(&self, id: i64) -> Answer<Job> {
         self.call(self.request(Method::GET, &format!("v1/jobs/{id}"))).await
+    }
+
+    /// The callbacks of a job, from its last run to its first.
+    pub(crate) async fn callbacks(&self, id: i64) -> Answer<CallbackList> {
+        self.call(self.request(Method::GET, &format!("v1/jobs/{id}/callbacks")))
+            .await
     }
 
     /// One page of jobs; `query` holds filters as they are on the wire.

@@ -9,7 +9,7 @@ use super::meter::duration;
 use super::output::{self, Align, clean, shortened};
 use super::server::ServerArgs;
 use crate::domain::state::State;
-use crate::http::wire::{Cancel, Job, Retry, RetryOnly, Timestamp};
+use crate::http::wire::{Callback, CallbackState, Cancel, Job, Retry, RetryOnly, Timestamp};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::process::ExitCode;
@@ -186,12 +186,34 @@ pub(crate) fn seconds(at: Timestamp) -> String {
 pub(crate) async fn show(args: ShowArgs) -> Result<ExitCode> {
     let client = args.server.client()?;
     let job = within(PATIENCE, || client.job(args.id)).await?;
-    output::print(&if args.json {
-        output::json(&job)?
-    } else {
-        described(&job)
-    })?;
+    if args.json {
+        output::print(&output::json(&job)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::print(&described(&job))?;
+    // A server that does not know of callbacks has none to show.
+    let callbacks = client.callbacks(args.id).await.ok();
+    let last = callbacks.and_then(|list| list.items.into_iter().find(|callback| callback.run == job.run));
+    if let Some(callback) = last {
+        output::print(&told(&callback))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether somebody was told of the job's end.
+fn told(callback: &Callback) -> String {
+    let tried = match callback.attempts {
+        1 => "1 attempt".to_owned(),
+        attempts => format!("{attempts} attempts"),
+    };
+    let why = callback.last_error.as_ref().map(|why| format!(": {why}"));
+    let why = why.unwrap_or_default();
+    let words = match callback.state {
+        CallbackState::Delivered => format!("delivered to {} after {tried}", callback.url),
+        CallbackState::Pending => format!("not delivered to {} after {tried}{why}", callback.url),
+        CallbackState::Failed => format!("given up for {} after {tried}{why}", callback.url),
+    };
+    format!("{:<9} {}", "callback", clean(&words))
 }
 
 fn described(job: &Job) -> String {

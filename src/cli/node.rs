@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::coordinator::{Coordinator, Settings};
 use crate::domain::job::Limits;
 use crate::http::auth::local::check_listen;
-use crate::http::{AppState, HttpSettings, Serving, install_metrics, serve};
+use crate::http::{AppState, Callbacks, HttpSettings, Serving, install_metrics, serve};
 use crate::store::{Store, postgres};
 use anyhow::{Context, Result, anyhow, bail};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,6 +31,8 @@ pub(crate) struct NodeOptions {
     pub(crate) coordinator: Settings,
     pub(crate) http: HttpSettings,
     pub(crate) limits: Limits,
+    /// None: it makes no calls.
+    pub(crate) callbacks: Option<Callbacks>,
     /// Make a token for this process, if the store holds tokens.
     pub(crate) lends_token: bool,
 }
@@ -53,6 +55,7 @@ impl NodeOptions {
             },
             http: HttpSettings::default(),
             limits: Limits::default(),
+            callbacks: None,
             lends_token: true,
         }
     }
@@ -182,6 +185,9 @@ async fn with_store(
         .await
         .context("cannot start the node")?;
     let state = AppState::new(coordinator.clone(), options.http, options.limits, metrics);
+    if let Some(callbacks) = options.callbacks {
+        state.make_calls(callbacks);
+    }
     match listen(state, &options.listen).await {
         Ok(serving) => {
             let addresses = serving.addresses.clone();

@@ -93,6 +93,7 @@ fn options(args: ServeArgs) -> Result<NodeOptions> {
         advertise: config.advertise.clone(),
         coordinator: config.coordinator_settings(),
         limits: config.limits(),
+        callbacks: config.callbacks.callbacks()?,
         http: config.http,
         lends_token: false,
     })

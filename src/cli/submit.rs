@@ -45,6 +45,9 @@ pub(crate) struct SubmitArgs {
     /// A label; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Where the server posts the job's tally once it has ended (see docs/callbacks.md)
+    #[arg(long, value_name = "URL")]
+    callback_url: Option<String>,
     /// How often a task is tried before it counts as failed
     #[arg(long, value_name = "N", help_heading = "Policy")]
     max_attempts: Option<u32>,
@@ -105,6 +108,7 @@ fn request(args: &SubmitArgs) -> CreateJob {
     job.priority = args.priority;
     job.labels = args.labels.iter().cloned().collect();
     job.start_at = args.start_at;
+    job.callback_url = args.callback_url.clone();
     if let Some(max_attempts) = args.max_attempts {
         job.policy.max_attempts = max_attempts;
     }

@@ -112,6 +112,7 @@ impl CoordinatorConfig {
             drain_timeout: Duration::from_millis(self.drain_timeout_ms),
             actor_threads: self.actor_threads,
             restores_leases: true,
+            ..Settings::default()
         }
     }
 }

@@ -148,6 +148,9 @@ async fn commit_group(shared: Arc<Shared>, group: Vec<Share>) -> Vec<Share> {
     let answers = commit_isolating(&shared, &batches).await;
     metrics::histogram!("tallykeeper_commit_duration_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
+    if batches.iter().any(JobBatch::calls_somebody) {
+        shared.outbox.look_now();
+    }
     let mut blocked = Vec::new();
     for ((batch, answer_to), answer) in batches.into_iter().zip(answers_to).zip(answers) {
         match answer {

@@ -34,6 +34,9 @@ impl Coordinator {
                 shown => Ok((shown?, false)),
             };
         }
+        if record.state.is_final() && record.callback_url.is_some() {
+            self.shared.outbox.look_now();
+        }
         let words = format!("created {} with {} tasks", record.state, record.tally.total);
         let created = Entry::own(record.id, self.now(), Level::Info, words);
         self.shared.log_book.note(vec![created]);

@@ -11,7 +11,7 @@ use super::manner::Manner;
 use super::queue_actor::{Activate, QueueActor};
 use super::shared::Shared;
 use super::term::BootMs;
-use super::{Coordinator, Result, Settings, beat, log_book, purger, snapshotter};
+use super::{Coordinator, Result, Settings, beat, log_book, outbox, purger, snapshotter};
 use crate::domain::ids::JobId;
 use crate::store::{NodeIdentity, OwnedQueue, QueueOwner, Store, StoreError};
 use actix::{Actor, Arbiter};
@@ -27,6 +27,8 @@ const ANNOUNCE: Duration = Duration::from_secs(1);
 pub(super) struct Threads {
     actors: Vec<Arbiter>,
     store: Arbiter,
+    /// Calls to others, whose handshakes must not stand before a commit.
+    calls: Arbiter,
 }
 
 impl Threads {
@@ -35,6 +37,7 @@ impl Threads {
         Threads {
             actors,
             store: Arbiter::new(),
+            calls: Arbiter::new(),
         }
     }
 
@@ -50,7 +53,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        for arbiter in self.actors.iter().chain([&self.store]) {
+        for arbiter in self.actors.iter().chain([&self.store, &self.calls]) {
             arbiter.stop();
         }
     }
@@ -139,6 +142,7 @@ impl Coordinator {
     /// Starts the node's periodic duties, on the thread that talks to the store.
     fn run_duties(&self) {
         let (shared, threads) = (self.shared.clone(), Arc::downgrade(&self.threads));
+        self.threads.calls.spawn(outbox::run(shared.clone()));
         self.threads.store.spawn(async move {
             actix::spawn(snapshotter::run(shared.clone()));
             actix::spawn(wake_after_outages(shared.clone()));
@@ -203,10 +207,15 @@ impl Coordinator {
         let in_time = |_| CoordinatorError::StoreUnavailable;
         shared.start_draining();
         shared.snapshot_now.notify_one();
+        shared.outbox.look_now();
         let us = shared.identity();
         // Others take queues sooner if they know; if the store does not answer they find out all the same.
         let _ = tokio::time::timeout(ANNOUNCE, shared.store.announce_drain(&us)).await;
         let handed_over = self.hand_over_all(deadline).await;
+        // Each call ends by itself, and before that its claim keeps others from it.
+        if !shared.outbox.finish(deadline).await {
+            tracing::warn!("a callback is still under way; it will be sent again");
+        }
         // A log is no promise: what cannot be written in time is left out.
         let _ = tokio::time::timeout_at(deadline.into(), shared.log_book.flush()).await;
         let released = tokio::time::timeout_at(deadline.into(), shared.store.release_node(&us)).await;

@@ -7,7 +7,7 @@ use super::api::*;
 use super::directory::{JobHandle, Lane};
 use super::job_actor::{Answer, Request};
 use super::queue_actor::CountParked;
-use super::{Coordinator, Result};
+use super::{Coordinator, Result, outbox};
 use crate::domain::failures::Groups;
 use crate::domain::ids::{JobId, UnixMs};
 use crate::domain::ledger::Hint;
@@ -144,6 +144,17 @@ impl Coordinator {
         }
         if told.waits_for.iter().any(|hint| hint.code == "claimable") {
             told.waits_for.extend(self.unasked(&told.view.record.queue));
+        }
+        let record = &told.view.record;
+        if record.state.is_final() && record.callback_url.is_some() {
+            let last = self
+                .callbacks(job, 1)
+                .await?
+                .into_iter()
+                .find(|row| row.run == record.run);
+            let unheard = last.as_ref().and_then(outbox::unheard);
+            told.waits_for
+                .extend(unheard.map(|(code, words)| Hint::new(code, words)));
         }
         let tried = told.undecided.iter().filter(|about| about.spent > 0);
         let tried: Vec<_> = tried.map(|about| about.task).collect();

@@ -9,6 +9,7 @@ use super::committer::CommitBatch;
 use super::directory::Directory;
 use super::job_actor::TakeSnapshot;
 use super::log_book::LogBook;
+use super::outbox::Outbox;
 use super::owners::Owners;
 use super::peers::Peers;
 use super::sightings::Sightings;
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub(super) directory: Directory,
     pub(super) board: Arc<Board>,
     pub(super) log_book: LogBook,
+    pub(super) outbox: Outbox,
     pub(super) sightings: Sightings,
     pub(super) committer: OnceLock<Recipient<CommitBatch>>,
     /// Jobs that changed since their last snapshot.
@@ -96,6 +98,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(store: Arc<dyn Store>, settings: Settings, identity: NodeIdentity, now: UnixMs) -> Shared {
         let log_book = LogBook::new(settings.log_queue_bytes);
+        let outbox = Outbox::new(&settings.callbacks);
         let sightings = Sightings::new(settings.workers_kept);
         let polls = Arc::new(Semaphore::new(settings.parked_limit));
         let blob_lanes = Semaphore::new(store.capabilities().blob_lanes.max(1));
@@ -121,6 +124,7 @@ impl Shared {
             directory: Directory::default(),
             board,
             log_book,
+            outbox,
             sightings,
             committer: OnceLock::new(),
             dirty: Mutex::default(),

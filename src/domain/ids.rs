@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use time::OffsetDateTime;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -65,6 +66,21 @@ impl UnixMs {
     /// This moment plus a number of milliseconds, saturating.
     pub fn plus_ms(self, ms: i64) -> UnixMs {
         UnixMs(self.0.saturating_add(ms))
+    }
+
+    /// RFC 3339 in UTC with milliseconds, such as `2026-03-01T12:00:00.250Z`; none outside the years that form can write.
+    pub fn to_rfc3339(self) -> Option<String> {
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).ok()?;
+        Some(format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            at.year(),
+            u8::from(at.month()),
+            at.day(),
+            at.hour(),
+            at.minute(),
+            at.second(),
+            at.millisecond()
+        ))
     }
 
     /// This moment plus a number of seconds, saturating.

@@ -3,6 +3,7 @@
 //! Owns: the shape of one job's batch and of its facts. Never: knows SQL. Invariant: a batch holds at most one outcome per task, and
 //! committing the same batch twice leaves what committing it once does.
 
+use super::callback::Event;
 use super::ids::{Attempt, BlobId, JobId, Run, Seq, TaskNo, UnixMs};
 use super::job::{Fence, JobError, JobRecord, Tally};
 use super::policy::Policy;
@@ -138,6 +139,8 @@ pub struct JobUpdate {
     pub changed_seq: Seq,
     /// Copy the late successes of runs `base_run..run` into this run's outcomes (`retry only:"failed"`).
     pub promote_late: bool,
+    /// The completion event, if this update ends the job: written in the same transaction.
+    pub event: Option<Box<Event>>,
 }
 
 impl JobUpdate {
@@ -146,45 +149,32 @@ impl JobUpdate {
         self.state.is_final()
     }
 
-    /// The end of a job that was created ended, in the words of its completion event. Its row is there already.
-    pub fn of_created(record: &JobRecord) -> JobUpdate {
-        JobUpdate {
-            from: &[],
-            from_run: record.run,
-            state: record.state,
-            run: record.run,
-            base_run: record.base_run,
-            priority: record.priority,
-            policy: record.policy.clone(),
-            open: record.open,
-            tally: record.tally.clone(),
-            error: None,
-            start_at: record.start_at,
-            cancel_at: None,
-            started_at: record.started_at,
-            finished_at: record.finished_at,
-            updated_at: record.updated_at,
-            changed_seq: record.changed_seq,
-            promote_late: false,
-        }
-    }
-
-    /// Stable id of the completion event: one per (job, run), however often the commit is replayed.
-    pub fn event_id(&self, job: JobId) -> String {
-        format!("job-{job}-run-{}-finished", self.run)
-    }
-
-    /// What the completion event says, as JSON.
-    pub fn event_payload(&self, job: JobId) -> String {
-        let payload = serde_json::json!({
-            "job": job,
-            "run": self.run,
-            "state": self.state,
-            "tally": self.tally,
-            "error": self.error,
-            "finished_at_ms": self.finished_at,
+    /// The completion event that belongs to this update of a job; none unless it ends the job.
+    pub fn completion(&self, record: &JobRecord) -> Option<Box<Event>> {
+        let ended = self.ends_job().then(|| {
+            let mut ended = record.clone();
+            self.apply_to(&mut ended);
+            ended
         });
-        payload.to_string()
+        ended.map(|ended| Box::new(Event::of(&ended)))
+    }
+
+    /// Moves a job's row to where this update puts it.
+    pub fn apply_to(&self, record: &mut JobRecord) {
+        record.state = self.state;
+        record.run = self.run;
+        record.base_run = self.base_run;
+        record.priority = self.priority;
+        record.policy = self.policy.clone();
+        record.open = self.open;
+        record.tally = self.tally.clone();
+        record.error = self.error.clone();
+        record.start_at = self.start_at;
+        record.cancel_at = self.cancel_at;
+        record.started_at = self.started_at;
+        record.finished_at = self.finished_at;
+        record.updated_at = self.updated_at;
+        record.changed_seq = self.changed_seq;
     }
 }
 
@@ -204,6 +194,12 @@ impl JobBatch {
     /// The blobs that its rows refer to.
     pub fn blobs(&self) -> impl Iterator<Item = BlobId> {
         self.outcomes.iter().chain(&self.late).filter_map(OutcomeRow::blob)
+    }
+
+    /// Does it end a job whose end somebody wants to be told of?
+    pub fn calls_somebody(&self) -> bool {
+        let event = self.update.as_ref().and_then(|update| update.event.as_ref());
+        event.is_some_and(|event| event.call.is_some())
     }
 
     /// Rows in all, the update included.

@@ -5,6 +5,7 @@
 
 use super::auth::Caller;
 use super::body::{self, parse};
+use super::callbacks::{Callbacks, check_url};
 use super::error::{ApiError, ApiResult};
 use super::extract::{JobPath, Query, Small, SmallOrDefault, json_with, ok_json};
 use super::gathered;
@@ -26,7 +27,6 @@ use std::collections::HashSet;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
-const MAX_CALLBACK_URL_BYTES: usize = 2048;
 const MAX_QUERY_TEXT_BYTES: usize = 256;
 
 /// `POST /v1/jobs`
@@ -41,8 +41,9 @@ pub async fn create(
     let settings = state.settings();
     let body = body::read(&req, &mut payload, state.allowance(settings.body_max_bytes)).await?;
     let (limits, now, hashed) = (state.limits().clone(), state.now(), key.is_some());
+    let callbacks = state.callbacks().cloned();
     let parsed = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
-        let job = new_job(parse::json(bytes)?, now, &limits)?;
+        let job = new_job(parse::json(bytes)?, now, &limits, callbacks.as_ref())?;
         Ok((job, hashed.then(|| <[u8; 32]>::from(Sha256::digest(bytes)))))
     });
     let (job, body_sha256) = parsed.await?;
@@ -78,19 +79,13 @@ fn idempotency_key(req: &HttpRequest) -> ApiResult<Option<String>> {
 }
 
 /// Checks a submission and gives it the state it starts in.
-fn new_job(job: CreateJob, now: UnixMs, limits: &Limits) -> ApiResult<NewJob> {
+fn new_job(job: CreateJob, now: UnixMs, limits: &Limits, callbacks: Option<&Callbacks>) -> ApiResult<NewJob> {
     let start_at = job.start_at.map(|at| at.0);
     if start_at.is_some() && !job.start {
         return Err(ApiError::invalid("start_at", "absent when start is false"));
     }
     if let Some(url) = &job.callback_url {
-        let good = url.len() <= MAX_CALLBACK_URL_BYTES
-            && (url.starts_with("https://") || url.starts_with("http://"))
-            && !url.chars().any(|c| c.is_control() || c.is_whitespace());
-        if !good {
-            let limit = format!("an http or https URL of at most {MAX_CALLBACK_URL_BYTES} bytes");
-            return Err(ApiError::invalid("callback_url", limit));
-        }
+        check_url(callbacks, url)?;
     }
     let state = NewJob::initial_state(job.start, start_at, now, job.open, job.tasks.len());
     let new = NewJob {
@@ -311,7 +306,12 @@ mod tests {
     use actix_web::test::TestRequest;
 
     fn submitted(text: &str) -> ApiResult<NewJob> {
-        new_job(parse::json(text.as_bytes())?, UnixMs(1_000_000), &Limits::default())
+        new_job(
+            parse::json(text.as_bytes())?,
+            UnixMs(1_000_000),
+            &Limits::default(),
+            None,
+        )
     }
 
     fn refused_field(text: &str) -> String {
@@ -347,7 +347,7 @@ mod tests {
     fn a_bad_submission_names_its_field() {
         assert_eq!(refused_field(r#"{"name":"","queue":"q"}"#), "name");
         assert_eq!(
-            refused_field(r#"{"name":"n","queue":"q","callback_url":"file:///etc"}"#),
+            refused_field(r#"{"name":"n","queue":"q","callback_url":"https://example.org"}"#),
             "callback_url"
         );
         assert_eq!(

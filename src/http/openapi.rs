@@ -31,6 +31,8 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::ChangeJob,
         wire::Cancel,
         wire::Retry,
+        wire::CallbackList,
+        wire::Callback,
         wire::Empty,
         wire::LeaseAny,
         wire::LeaseJob,

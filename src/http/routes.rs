@@ -8,7 +8,8 @@ use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
 use super::{
-    antenna, append, fleet, jobs, leases, logs, nodes, pages, probes, report, results, stream, tickets, tokens,
+    antenna, append, callbacks, fleet, jobs, leases, logs, nodes, pages, probes, report, results, stream, tickets,
+    tokens,
 };
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
@@ -68,6 +69,10 @@ pub static ROUTES: &[Entry] = &[
     entry!(POST "/v1/jobs/{id}/pause" Needs(Submit), "Stop handing out tasks", [], Some("Empty") => 200 Some("Job"), jobs::pause),
     entry!(POST "/v1/jobs/{id}/resume" Needs(Submit), "Hand out tasks again", [], Some("Empty") => 200 Some("Job"), jobs::resume),
     entry!(POST "/v1/jobs/{id}/cancel" Needs(Submit), "Cancel a job", [], Some("Cancel") => 200 Some("Job"), jobs::cancel),
+    entry!(GET "/v1/jobs/{id}/callbacks" Needs(Read), "The callbacks of a job: one for each run that ended", ["limit"],
+        None => 200 Some("CallbackList"), callbacks::list),
+    entry!(POST "/v1/jobs/{id}/callbacks/{callback}/redeliver" Needs(Submit), "Send a callback again, under the same id", [],
+        Some("Empty") => 202 Some("Callback"), callbacks::redeliver),
     entry!(POST "/v1/jobs/{id}/retry" Needs(Submit), "Start a new run of a final job", [], Some("Retry") => 200 Some("Job"), jobs::retry),
     entry!(POST "/v1/leases" Needs(Work), "Lease tasks of the fair next job among some queues", [],
         Some("LeaseAny") => 200 Some("Granted"), leases::lease_any),

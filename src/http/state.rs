@@ -1,10 +1,12 @@
 //! What every handler may use.
 //!
-//! Owns: the bundle. Never: changes after start, but for where the node listens. Invariant: cheap to clone, shared by all workers.
+//! Owns: the bundle. Never: changes after start, but for where the node listens and whether it makes calls. Invariant: cheap to clone,
+//! shared by all workers.
 
 use super::auth::tokens::Tokens;
 use super::body::Allowance;
 use super::body::budget::BodyBudget;
+use super::callbacks::Callbacks;
 use super::forward::neighbours::Neighbours;
 use super::settings::HttpSettings;
 use crate::coordinator::Coordinator;
@@ -12,8 +14,8 @@ use crate::domain::ids::UnixMs;
 use crate::domain::job::Limits;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 /// Reports written at the same time, at most.
@@ -34,6 +36,7 @@ struct Inner {
     metrics: Option<PrometheusHandle>,
     loopback_only: AtomicBool,
     neighbours: Neighbours,
+    callbacks: OnceLock<Callbacks>,
     reports: Semaphore,
 }
 
@@ -57,6 +60,7 @@ impl AppState {
                 metrics,
                 loopback_only: AtomicBool::new(true),
                 neighbours,
+                callbacks: OnceLock::new(),
                 reports: Semaphore::new(REPORTS_MAX),
             }),
         }
@@ -98,6 +102,17 @@ impl AppState {
     /// How other nodes are spoken to.
     pub fn neighbours(&self) -> &Neighbours {
         &self.inner.neighbours
+    }
+
+    /// From now on this node makes calls. Without, jobs that want one are refused.
+    pub fn make_calls(&self, callbacks: Callbacks) {
+        if self.inner.callbacks.set(callbacks.clone()).is_ok() {
+            self.inner.coordinator.call_through(Arc::new(callbacks));
+        }
+    }
+
+    pub fn callbacks(&self) -> Option<&Callbacks> {
+        self.inner.callbacks.get()
     }
 
     /// Permits for writing reports.

@@ -3,6 +3,7 @@
 //! Owns: member names, defaults and text forms. Never: checks a limit or converts to the domain (the handlers do). Invariant: each type
 //! reads what it writes, and payloads and results pass through verbatim.
 
+pub mod callbacks;
 pub mod fleet;
 pub mod jobs;
 pub mod leases;
@@ -13,6 +14,7 @@ pub mod streams;
 pub mod timestamp;
 pub mod tokens;
 
+pub use callbacks::*;
 pub use fleet::*;
 pub use jobs::*;
 pub use leases::*;

@@ -18,6 +18,7 @@ mod gather;
 mod jobs;
 mod logs;
 mod nodes;
+mod outbox;
 mod read;
 mod row;
 mod schema;

@@ -16,6 +16,7 @@ mod lane;
 mod lock_file;
 mod logs;
 mod nodes;
+mod outbox;
 mod reads;
 mod record;
 mod results;

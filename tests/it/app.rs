@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tallykeeper::coordinator::{Coordinator, Settings};
 use tallykeeper::domain::job::Limits;
-use tallykeeper::http::{AppState, HttpSettings, serve};
+use tallykeeper::http::{AppState, Callbacks, HttpSettings, serve};
 use tallykeeper::store::postgres::Postgres;
 use tallykeeper::store::sqlite::Sqlite;
 use tallykeeper::store::{NodeStore, Store};
@@ -110,11 +110,23 @@ impl App {
     }
 
     pub(crate) async fn start_with(place: &Place, settings: Settings, http: HttpSettings) -> App {
+        App::start_whole(place, settings, http, None).await
+    }
+
+    /// A node that makes calls when jobs end.
+    pub(crate) async fn start_calling(place: &Place, settings: Settings, callbacks: Callbacks) -> App {
+        App::start_whole(place, settings, HttpSettings::default(), Some(callbacks)).await
+    }
+
+    async fn start_whole(place: &Place, settings: Settings, http: HttpSettings, callbacks: Option<Callbacks>) -> App {
         let store = place.open().await;
         let coordinator = Coordinator::start(store, settings, "127.0.0.1".into())
             .await
             .expect("the node starts");
         let state = AppState::new(coordinator.clone(), http, Limits::default(), None);
+        if let Some(callbacks) = callbacks {
+            state.make_calls(callbacks);
+        }
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
         let serving = serve(state, &[listen]).await.expect("a loopback port can be bound");
         let url = format!("http://{}", serving.addresses[0]);

@@ -16,6 +16,7 @@ mod creating;
 mod facts;
 pub(crate) mod fixture;
 mod nodes;
+mod outbox;
 mod reading;
 mod results;
 mod retrying;
@@ -149,6 +150,19 @@ macro_rules! backends {
                     a_late_result_keeps_its_blob_and_takes_it_along_when_promoted,
                     a_deleted_jobs_blobs_are_purged,
                     a_large_result_comes_alone_in_its_page,
+                ]
+                outbox: [
+                    fm56_an_end_leaves_an_event_that_waits_if_somebody_is_to_be_called,
+                    fm56_a_replayed_end_leaves_its_event_as_it_is,
+                    due_events_are_claimed_oldest_first_and_put_off,
+                    fm56_a_claim_that_was_not_settled_ends_by_itself,
+                    of_racing_claimers_one_gets_an_event,
+                    a_receiver_gets_no_more_than_its_share,
+                    what_became_of_a_call_is_kept,
+                    an_older_claim_settles_nothing,
+                    events_are_listed_from_the_last_run,
+                    an_event_is_sent_again_as_if_it_were_new,
+                    fm56_the_event_of_a_deleted_job_is_sent_and_then_goes,
                 ]
                 facts: [
                     fm38_logs_are_appended_in_order_and_touch_no_job,

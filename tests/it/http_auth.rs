@@ -23,6 +23,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/jobs/{id}/resume", "submit"),
     ("POST", "/v1/jobs/{id}/cancel", "submit"),
     ("POST", "/v1/jobs/{id}/retry", "submit"),
+    ("GET", "/v1/jobs/{id}/callbacks", "read"),
+    ("POST", "/v1/jobs/{id}/callbacks/{callback}/redeliver", "submit"),
     ("POST", "/v1/leases", "work"),
     ("POST", "/v1/jobs/{id}/leases", "work"),
     ("POST", "/v1/jobs/{id}/leases/extend", "work"),

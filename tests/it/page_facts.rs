@@ -4,6 +4,7 @@
 
 use crate::app::{App, Place, failure, quick, success};
 use crate::browser::Browser;
+use crate::callbacks_receiver::{Answer, Receiver, caller};
 use crate::process::Launch;
 use crate::stream_client::{Socket, progress};
 use serde_json::{Value, json};
@@ -211,5 +212,39 @@ async fn the_numbers_are_the_same_in_get_stream_page_and_terminal() {
         assert_eq!(page.js(&shown).await, asked[part], "{part}");
     }
     watch.kill().await.expect("it was still watching");
+    app.stop().await;
+}
+
+#[actix_web::test]
+async fn a_callback_that_was_given_up_is_shown_and_sent_again() {
+    let mut receiver = Receiver::start().await;
+    receiver.answer([Answer::Status(410, "")]);
+    let app = App::start_calling(&Place::sqlite(), quick(), caller(&["127.0.0.1"], 10)).await;
+    let job = app.job(0, json!({"callback_url": receiver.url("/hook")})).await;
+    receiver.call().await;
+    let page = Browser::open(1280, 900).await;
+    page.go(&format!("{}/#/jobs/{job}", app.url)).await;
+    let panel = |state: &str| {
+        let panel = format!("document.querySelector('section[aria-label=\"Callback\"][data-state=\"{state}\"]')");
+        format!("{panel} && !{panel}.hidden && {panel}.textContent")
+    };
+    let shown = page.until(&panel("failed")).await.to_string();
+    for part in ["Given up", "after 1 attempt.", "answered 410", &receiver.url("/hook")] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    page.click("section[aria-label=\"Callback\"] button").await;
+    receiver.call().await;
+    let shown = page.until(&panel("delivered")).await.to_string();
+    assert!(shown.contains("at attempt 1") && !shown.contains("410"), "{shown}");
+    page.expect_quiet_console().await;
+    // A job that tells nobody shows nothing of the kind.
+    let silent = app.job(0, json!({})).await;
+    page.go(&format!("{}/#/jobs/{silent}", app.url)).await;
+    page.until(&format!(
+        "document.title.includes('succeeded') && location.hash === '#/jobs/{silent}'"
+    ))
+    .await;
+    let hidden = "document.querySelector('section[aria-label=\"Callback\"]').hidden";
+    assert_eq!(page.until(hidden).await, json!(true));
     app.stop().await;
 }

@@ -144,8 +144,7 @@ async fn fm56_a_job_that_ends_has_one_completion_event_per_run() {
     empty.state = State::Succeeded;
     let empty = create(&store, &empty).await;
     let db = cluster::connect(&url).await;
-    let sql =
-        "SELECT id, job, run, kind, payload::jsonb->>'state', delivered_at FROM events ORDER BY created_at, job, run";
+    let sql = "SELECT id, job, run, kind, payload::jsonb->'data'->>'state', delivered_at FROM events ORDER BY created_at, job, run";
     let mut read: Vec<(String, i64, i32, String, String)> = Vec::new();
     for row in db.query(sql, &[]).await.unwrap() {
         assert_eq!(row.get::<_, Option<i64>>(5), None);
@@ -153,10 +152,10 @@ async fn fm56_a_job_that_ends_has_one_completion_event_per_run() {
     }
     let event = |job: i64, run: i32, state: &str| {
         (
-            format!("job-{job}-run-{run}-finished"),
+            format!("job-{job}-run-{run}-{:x}", THEN.0),
             job,
             run,
-            "job_finished".to_owned(),
+            "job.completed".to_owned(),
             state.to_owned(),
         )
     };

@@ -109,6 +109,9 @@ impl Ledger {
             self.expire(&mut batch, &mut rows, now);
         }
         self.end_if_due(&mut batch, now);
+        if let Some(update) = &mut batch.update {
+            update.event = update.completion(&self.record);
+        }
         let formed = JobBatch {
             job: self.record.id,
             fence: self.fence,

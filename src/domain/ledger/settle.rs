@@ -97,19 +97,6 @@ impl Ledger {
             leased.into_iter().for_each(|task| self.tasks.put_ready(task));
             self.tasks.stop();
         }
-        self.record.state = update.state;
-        self.record.run = update.run;
-        self.record.base_run = update.base_run;
-        self.record.priority = update.priority;
-        self.record.policy = update.policy;
-        self.record.open = update.open;
-        self.record.tally = update.tally;
-        self.record.error = update.error;
-        self.record.start_at = update.start_at;
-        self.record.cancel_at = update.cancel_at;
-        self.record.started_at = update.started_at;
-        self.record.finished_at = update.finished_at;
-        self.record.updated_at = update.updated_at;
-        self.record.changed_seq = update.changed_seq;
+        update.apply_to(&mut self.record);
     }
 }

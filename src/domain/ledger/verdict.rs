@@ -43,6 +43,7 @@ impl Ledger {
             updated_at: now,
             changed_seq: self.next_seq(),
             promote_late: false,
+            event: None,
         }
     }
 

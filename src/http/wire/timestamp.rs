@@ -22,18 +22,7 @@ impl From<UnixMs> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0.0) * 1_000_000).map_err(|_| fmt::Error)?;
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            at.year(),
-            u8::from(at.month()),
-            at.day(),
-            at.hour(),
-            at.minute(),
-            at.second(),
-            at.millisecond()
-        )
+        f.write_str(&self.0.to_rfc3339().ok_or(fmt::Error)?)
     }
 }
 
@@ -49,10 +38,10 @@ impl std::str::FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // A moment outside the years 0 to 9999 cannot be printed; a clock that far off is an error, not a panic.
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0.0) * 1_000_000)
-            .map_err(|_| serde::ser::Error::custom("moment out of range"))?;
-        serializer.collect_str(self)
+        // A clock so far off that the year has five digits is an error, not a panic.
+        let text = self.0.to_rfc3339();
+        let text = text.ok_or_else(|| serde::ser::Error::custom("moment out of range"))?;
+        serializer.serialize_str(&text)
     }
 }
 

@@ -7,9 +7,9 @@ use super::Postgres;
 use super::gather::EventColumns;
 use super::row::{self, narrow};
 use super::session::Session;
+use crate::domain::callback::Event;
 use crate::domain::ids::{JobId, QueueId, Run, Seq};
 use crate::domain::job::{JobRecord, NewJob, NewTask, Tally};
-use crate::domain::rows::JobUpdate;
 use crate::store::{Created, Idempotency, Result, StoreError};
 
 const ENSURE_QUEUE: &str = include_str!("queries/queues/ensure.sql");
@@ -95,7 +95,7 @@ async fn insert(
     insert_tasks(session, record.id, &job.tasks).await?;
     if record.state.is_final() {
         let mut events = EventColumns::default();
-        events.push(record.id, &JobUpdate::of_created(&record))?;
+        events.push(&Event::of(&record))?;
         session.execute(INSERT_EVENTS, &events.params()).await?;
     }
     session.commit().await?;

@@ -19,13 +19,14 @@ const WITH_IT: [&str; 3] = [
 const FIRST: &str = include_str!("queries/deleted/first.sql");
 const DONE: &str = include_str!("queries/deleted/done.sql");
 /// Whatever belongs to a job besides its row.
-const PIECES: [&str; 6] = [
+const PIECES: [&str; 7] = [
     include_str!("queries/deleted/tasks.sql"),
     include_str!("queries/deleted/outcomes.sql"),
     include_str!("queries/deleted/attempts.sql"),
     include_str!("queries/deleted/late.sql"),
     include_str!("queries/deleted/blobs.sql"),
     include_str!("queries/deleted/logs.sql"),
+    include_str!("queries/deleted/events.sql"),
 ];
 
 pub(super) async fn delete(store: &Postgres, job: JobId, fence: Fence, run: Run) -> Result<()> {

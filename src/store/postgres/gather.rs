@@ -3,6 +3,7 @@
 //! Owns: the order of a statement's parameters. Never: runs one. Invariant: the arrays of one statement have one length.
 
 use super::row::narrow;
+use crate::domain::callback::Event;
 use crate::domain::ids::JobId;
 use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
@@ -267,24 +268,31 @@ pub(super) struct EventColumns {
     kind: Vec<&'static str>,
     payload: Vec<String>,
     created_at: Vec<i64>,
+    url: Vec<Option<String>>,
+    receiver: Vec<Option<String>>,
+    due_at: Vec<Option<i64>>,
 }
 
 impl EventColumns {
     pub(super) fn gather<'a>(batches: impl Iterator<Item = (&'a JobBatch, &'a JobUpdate)>) -> Result<Self> {
         let mut columns = EventColumns::default();
-        for (batch, update) in batches.filter(|(_, update)| update.ends_job()) {
-            columns.push(batch.job, update)?;
+        for event in batches.filter_map(|(_, update)| update.event.as_deref()) {
+            columns.push(event)?;
         }
         Ok(columns)
     }
 
-    pub(super) fn push(&mut self, job: JobId, update: &JobUpdate) -> Result<()> {
-        self.id.push(update.event_id(job));
-        self.job.push(job.0);
-        self.run.push(narrow("run", update.run.0)?);
-        self.kind.push("job_finished");
-        self.payload.push(update.event_payload(job));
-        self.created_at.push(update.updated_at.0);
+    pub(super) fn push(&mut self, event: &Event) -> Result<()> {
+        let call = event.call.as_ref();
+        self.id.push(event.id.clone());
+        self.job.push(event.job.0);
+        self.run.push(narrow("run", event.run.0)?);
+        self.kind.push(event.kind);
+        self.payload.push(event.payload.clone());
+        self.created_at.push(event.at.0);
+        self.url.push(call.map(|call| call.url.clone()));
+        self.receiver.push(call.map(|call| call.receiver.clone()));
+        self.due_at.push(call.map(|_| event.at.0));
         Ok(())
     }
 
@@ -292,7 +300,7 @@ impl EventColumns {
         self.id.is_empty()
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 6] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 9] {
         [
             &self.id,
             &self.job,
@@ -300,6 +308,9 @@ impl EventColumns {
             &self.kind,
             &self.payload,
             &self.created_at,
+            &self.url,
+            &self.receiver,
+            &self.due_at,
         ]
     }
 }

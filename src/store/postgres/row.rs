@@ -9,8 +9,8 @@ use crate::domain::logs::{Entry, Level, Source};
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
 use crate::store::{
-    BlobRef, FailureRow, LivingNode, LogRow, NodeRow, OwnedQueue, QueueOwner, QueueRow, Result, ResultRow,
-    SpentAttempt, StoreError, TaskRow, TicketRow, TokenRow,
+    BlobRef, DueEvent, EventRow, FailureRow, LivingNode, LogRow, NodeRow, OwnedQueue, QueueOwner, QueueRow, Result,
+    ResultRow, SpentAttempt, StoreError, TaskRow, TicketRow, TokenRow,
 };
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -283,5 +283,35 @@ pub(super) fn ticket(hash: [u8; 32], row: &Row) -> Result<TicketRow> {
         token_id: get(row, "token_id")?,
         path: get(row, "path")?,
         expires_at: time(row, "expires_at")?,
+    })
+}
+
+/// Reads a row of `events/claim.sql`.
+pub(super) fn due_event(row: &Row) -> Result<DueEvent> {
+    Ok(DueEvent {
+        id: get(row, "id")?,
+        job: JobId(get(row, "job")?),
+        run: Run(unsigned(row, "run")?),
+        payload: get(row, "payload")?,
+        url: get(row, "url")?,
+        receiver: get(row, "receiver")?,
+        claim: get(row, "claim")?,
+        attempts: unsigned(row, "attempts")?,
+        since: time(row, "since")?,
+    })
+}
+
+/// Reads a row of `events/list.sql` or `events/resend.sql`.
+pub(super) fn event(row: &Row) -> Result<EventRow> {
+    Ok(EventRow {
+        id: get(row, "id")?,
+        run: Run(unsigned(row, "run")?),
+        url: get(row, "url")?,
+        created_at: time(row, "created_at")?,
+        due_at: optional_time(row, "due_at")?,
+        attempts: unsigned(row, "attempts")?,
+        last_error: get(row, "last_error")?,
+        delivered_at: optional_time(row, "delivered_at")?,
+        given_up_at: optional_time(row, "given_up_at")?,
     })
 }

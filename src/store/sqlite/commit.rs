@@ -6,6 +6,7 @@
 use super::blobs;
 use super::fence::Fences;
 use super::record::{parse_state, to_json};
+use crate::domain::callback::Event;
 use crate::domain::ids::{JobId, Run, Seq};
 use crate::domain::rows::{AttemptRow, JobBatch, JobUpdate, OutcomeRow, Verdict};
 use crate::domain::state::State;
@@ -98,21 +99,25 @@ fn follow_up(tx: &Transaction<'_>, job: JobId, update: &JobUpdate) -> Result<()>
         tx.prepare_cached(include_str!("queries/late/promote.sql"))?
             .execute(params![job.0, update.base_run.0, update.run.0, update.changed_seq.0])?;
     }
-    if update.ends_job() {
-        insert_event(tx, job, update)?;
+    if let Some(event) = &update.event {
+        insert_event(tx, event)?;
     }
     Ok(())
 }
 
-pub(super) fn insert_event(tx: &Transaction<'_>, job: JobId, update: &JobUpdate) -> Result<()> {
+pub(super) fn insert_event(tx: &Transaction<'_>, event: &Event) -> Result<()> {
+    let call = event.call.as_ref();
     tx.prepare_cached(include_str!("queries/events/insert.sql"))?
         .execute(params![
-            update.event_id(job),
-            job.0,
-            update.run.0,
-            "job_finished",
-            update.event_payload(job),
-            update.updated_at.0
+            event.id,
+            event.job.0,
+            event.run.0,
+            event.kind,
+            event.payload,
+            event.at.0,
+            call.map(|call| &call.url),
+            call.map(|call| &call.receiver),
+            call.map(|_| event.at.0),
         ])?;
     Ok(())
 }

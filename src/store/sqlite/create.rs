@@ -6,9 +6,9 @@
 use super::append::insert_tasks;
 use super::commit::insert_event;
 use super::record::{self, to_json};
+use crate::domain::callback::Event;
 use crate::domain::ids::JobId;
 use crate::domain::job::NewJob;
-use crate::domain::rows::JobUpdate;
 use crate::domain::state::State;
 use crate::store::{Created, Idempotency, Result, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -36,7 +36,7 @@ pub(super) fn create(tx: &Transaction<'_>, job: &NewJob, idempotency: Option<&Id
     }
     let record = record::find(tx, id)?.ok_or(StoreError::NotFound("job"))?;
     if record.state.is_final() {
-        insert_event(tx, id, &JobUpdate::of_created(&record))?;
+        insert_event(tx, &Event::of(&record))?;
     }
     Ok(Created::New(record))
 }

@@ -10,13 +10,14 @@ use crate::store::{Result, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 /// Whatever belongs to a job besides its row.
-const PIECES: [&str; 6] = [
+const PIECES: [&str; 7] = [
     include_str!("queries/deleted/tasks.sql"),
     include_str!("queries/deleted/outcomes.sql"),
     include_str!("queries/deleted/attempts.sql"),
     include_str!("queries/deleted/late.sql"),
     include_str!("queries/deleted/blobs.sql"),
     include_str!("queries/deleted/logs.sql"),
+    include_str!("queries/deleted/events.sql"),
 ];
 
 pub(super) fn delete(tx: &Transaction<'_>, job: JobId, fence: Fence, run: Run) -> Result<()> {

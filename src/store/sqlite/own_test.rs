@@ -92,6 +92,7 @@ fn move_to(state: State, from: &'static [State], total: u32, seq: i64) -> JobUpd
         updated_at: AT,
         changed_seq: Seq(seq),
         promote_late: false,
+        event: None,
     }
 }
 
@@ -328,4 +329,28 @@ async fn hot_reads_go_by_their_indexes_and_sort_nothing() {
         "{unfinished}"
     );
     assert!(!unfinished.contains("TEMP B-TREE"), "{unfinished}");
+    let claim = plan(&store, include_str!("queries/events/claim.sql")).await;
+    assert!(
+        claim.contains("events_by_receiver (receiver=? AND due_at<?)"),
+        "{claim}"
+    );
+    // The one scan of the table ends at its first row.
+    let scans = claim.lines().filter(|step| {
+        ["SCAN events", "SCAN e", "SCAN d"]
+            .iter()
+            .any(|scan| step.starts_with(scan))
+    });
+    let scans: Vec<&str> = scans.collect();
+    assert_eq!(
+        scans,
+        ["SCAN events USING COVERING INDEX events_by_receiver"],
+        "{claim}"
+    );
+    let next = plan(&store, include_str!("queries/events/next.sql")).await;
+    assert!(next.contains("events_due (due_at>?)"), "{next}");
+    let listed = plan(&store, include_str!("queries/events/list.sql")).await;
+    assert!(
+        listed.contains("events_by_job (job=?)") && !listed.contains("TEMP B-TREE"),
+        "{listed}"
+    );
 }

@@ -183,7 +183,7 @@ pub(crate) fn with_update(job: JobId, fence: Fence, update: JobUpdate) -> JobBat
 /// Moves a job to another state within its run.
 pub(crate) fn update(record: &JobRecord, state: State, seq: i64) -> JobUpdate {
     let at = THEN.plus_ms(seq);
-    JobUpdate {
+    let mut update = JobUpdate {
         from: state.sources(),
         from_run: record.run,
         state,
@@ -204,7 +204,10 @@ pub(crate) fn update(record: &JobRecord, state: State, seq: i64) -> JobUpdate {
         updated_at: at,
         changed_seq: Seq(seq),
         promote_late: false,
-    }
+        event: None,
+    };
+    update.event = update.completion(record);
+    update
 }
 
 /// Starts a new run from whatever final state the job is in.

@@ -4,6 +4,7 @@
 //! test goes through [`Bench::apply`], so every test checks the invariants.
 
 use super::*;
+use crate::domain::callback::Event;
 
 pub(super) struct Bench {
     pub(super) ledger: Ledger,
@@ -193,11 +194,7 @@ impl Bench {
             let reached: Vec<u32> = progress.stages.iter().map(|stage| stage.reached).collect();
             assert_eq!(row.tally.reached, reached, "the row says the same of an ended job");
             assert!(row.finished_at.is_some());
-            assert!(
-                self.durable
-                    .events
-                    .contains(&format!("job-42-run-{}-finished", row.run))
-            );
+            assert!(self.durable.events.contains(&Event::of(row).id));
         }
         assert_eq!(self.ledger.record(), row, "the ledger's record is the row");
     }

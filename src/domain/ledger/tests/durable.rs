@@ -2,6 +2,7 @@
 //!
 //! Owns: the rows. Never: judges. Invariant: a batch is applied whole or not at all, but for what the test says the store refused.
 
+use crate::domain::callback::Event;
 use crate::domain::ids::{Attempt, LeaseSeq, Run, Seq, TaskNo, UnixMs};
 use crate::domain::job::{Fence, JobRecord};
 use crate::domain::ledger::{Bounds, CorruptJob, Ledger, Loading, NewerTokens, Settlement};
@@ -115,11 +116,10 @@ impl Durable {
         if update.promote_late {
             self.promote(update);
         }
-        if update.ends_job() {
-            assert!(
-                self.events.insert(update.event_id(self.record.id)),
-                "two completions of one run"
-            );
+        assert_eq!(update.event.is_some(), update.ends_job());
+        if let Some(event) = &update.event {
+            assert_eq!(**event, Event::of(&self.record), "what is told is what the row says");
+            assert!(self.events.insert(event.id.clone()), "two completions of one run");
         }
     }
 

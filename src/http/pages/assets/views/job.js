@@ -8,6 +8,7 @@ import { Feed } from '../feed.js';
 import { FINAL, ago, count, decided, duration, full, percent, rate, stateName } from '../format.js';
 import { Throughput, plot } from '../plot.js';
 import { jobActions } from './job_actions.js';
+import { jobCallback } from './job_callback.js';
 import { jobFacts } from './job_facts.js';
 import { jobLogs } from './job_logs.js';
 import { stateBadge } from './state_badge.js';
@@ -206,13 +207,14 @@ export function jobView(id) {
   const pace = pacePanel();
   const facts = jobFacts(id);
   const logs = jobLogs(id);
-  const panels = [head, tallyPanel(id), pace, stagesPanel(), countersPanel(), detailsPanel()];
+  const callback = jobCallback(id);
+  const panels = [head, tallyPanel(id), pace, stagesPanel(), countersPanel(), detailsPanel(), callback];
   const [, tally, , stages, counters, details] = panels;
   const body = h(
     'div',
     { class: 'columns', hidden: true },
     h('div', { class: 'column' }, tally.node, pace.node, stages.node, facts.explain, facts.failures, logs.node),
-    h('div', { class: 'column' }, filesPanel(id), counters.node, facts.workers, details.node),
+    h('div', { class: 'column' }, filesPanel(id), counters.node, facts.workers, details.node, callback.node),
   );
   const node = h('article', {}, head.node, problem, body);
 
@@ -286,6 +288,7 @@ export function jobView(id) {
       clearInterval(ticking);
       logs.close();
       facts.close();
+      callback.close();
       feed?.close();
     },
   };
