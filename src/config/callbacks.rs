@@ -5,6 +5,7 @@
 use super::ConfigError;
 use crate::coordinator::CallbackSettings;
 use crate::domain::callback::Schedule;
+use crate::domain::policy::MAX_DURATION_S;
 use crate::http::callbacks::{Callbacks, Network, Networks, Secret};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -99,16 +100,15 @@ impl CallbacksConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.secrets()?;
         self.networks()?;
-        let longest_s = u32::MAX / 1000;
-        for (field, value) in [
-            ("callbacks.timeout_s", self.timeout_s),
-            ("callbacks.retry_first_s", self.retry_first_s),
-            ("callbacks.retry_longest_s", self.retry_longest_s),
-            ("callbacks.calls_at_once", self.calls_at_once),
-            ("callbacks.calls_per_receiver", self.calls_per_receiver),
+        for (field, value, most) in [
+            ("callbacks.timeout_s", self.timeout_s, 300),
+            ("callbacks.retry_first_s", self.retry_first_s, MAX_DURATION_S),
+            ("callbacks.retry_longest_s", self.retry_longest_s, MAX_DURATION_S),
+            ("callbacks.calls_at_once", self.calls_at_once, 1_000),
+            ("callbacks.calls_per_receiver", self.calls_per_receiver, 1_000),
         ] {
-            if !(1..=longest_s).contains(&value) {
-                let limit = format!("from 1 to {longest_s}");
+            if !(1..=most).contains(&value) {
+                let limit = format!("from 1 to {most}");
                 return Err(ConfigError::OutOfRange { field, limit });
             }
         }
@@ -181,11 +181,13 @@ mod tests {
             ("ALLOW", "10.0.0.0/99", "callbacks.allow"),
             ("TIMEOUT_S", "0", "callbacks.timeout_s"),
             ("CALLS_AT_ONCE", "0", "callbacks.calls_at_once"),
-            ("RETRY_LONGEST_S", "4294968", "callbacks.retry_longest_s"),
+            ("RETRY_LONGEST_S", "604801", "callbacks.retry_longest_s"),
+            ("CALLS_PER_RECEIVER", "1001", "callbacks.calls_per_receiver"),
             ("SECRET", SECRET, "secret"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
-            assert!(error.contains(named) && !error.contains(value), "{name}: {error}");
+            assert!(error.contains(named), "{name}: {error}");
+            assert!(!name.starts_with("SECRET") || !error.contains(value), "{error}");
         }
     }
 

@@ -78,12 +78,10 @@ impl Outbox {
 
     /// As many permits as are free; none without any.
     fn take_room(&self) -> Option<OwnedSemaphorePermit> {
-        let first = self.room.clone().try_acquire_owned().ok()?;
-        let mut room = first;
-        while let Ok(more) = self.room.clone().try_acquire_owned() {
-            room.merge(more);
-        }
-        Some(room)
+        // Only a drain, which wants them all, comes between the two.
+        let free = u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(free).ok();
+        room.filter(|_| free > 0)
     }
 
     fn under_way(&self) -> Vec<(String, u32)> {

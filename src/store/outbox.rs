@@ -62,8 +62,9 @@ pub struct EventRow {
 /// - after the call was settled: nothing is left to do.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Hands out events that are due, those first that have been for longest: at most `limit`, and with what is under way no more than
-    /// `per_receiver` to one receiver. Each counts one more attempt and is due again at `until`. Of callers that race one gets an event.
+    /// Hands out events that are due: at most `limit`, and with what is under way no more than `per_receiver` to one receiver. Receivers
+    /// with fewer calls go first, and of those alike the event that has been due for longest. Each counts one more attempt and is due
+    /// again at `until`. Of callers that race one gets an event.
     async fn claim_events(&self, claiming: &Claiming) -> Result<Vec<DueEvent>>;
 
     /// Notes what became of a claimed event. Answers false, and changes nothing, if it was claimed or asked for again since. The event of

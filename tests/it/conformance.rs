@@ -158,6 +158,7 @@ macro_rules! backends {
                     fm56_a_claim_that_was_not_settled_ends_by_itself,
                     of_racing_claimers_one_gets_an_event,
                     a_receiver_gets_no_more_than_its_share,
+                    a_receiver_with_fewer_calls_goes_first,
                     what_became_of_a_call_is_kept,
                     an_older_claim_settles_nothing,
                     events_are_listed_from_the_last_run,

@@ -168,6 +168,32 @@ pub(super) async fn a_receiver_gets_no_more_than_its_share(store: AnyStore) {
     assert!(jobs(&second).is_subset(&slow));
 }
 
+pub(super) async fn a_receiver_with_fewer_calls_goes_first(store: AnyStore) {
+    for seq in 0..6 {
+        let url = format!("http://slow{}.example/", seq % 2);
+        ended(&store, Some(&url), seq).await;
+    }
+    let (quick, _) = ended(&store, Some(URL), 9).await;
+    let one = |under_way: &[(&str, u32)]| Claiming {
+        under_way: under_way
+            .iter()
+            .map(|&(name, calls)| (name.to_owned(), calls))
+            .collect(),
+        ..claiming(LATER, 1)
+    };
+    let busy = [("slow0.example", 1), ("slow1.example", 2)];
+    assert_eq!(jobs(&claim(&store, &one(&busy)).await), BTreeSet::from([quick.id]));
+    let next = claim(&store, &one(&busy)).await;
+    assert_eq!(
+        next[0].receiver, "slow0.example",
+        "what has been due for longest comes second"
+    );
+    // Nobody has any: each gets one before one gets two.
+    let all = claim(&store, &claiming(LATER, 2)).await;
+    let receivers: BTreeSet<&str> = all.iter().map(|event| event.receiver.as_str()).collect();
+    assert_eq!(receivers, BTreeSet::from(["slow0.example", "slow1.example"]));
+}
+
 pub(super) async fn what_became_of_a_call_is_kept(store: AnyStore) {
     let (record, _) = ended(&store, Some(URL), 1).await;
     let row = async || store.events(record.id, 10).await.unwrap().remove(0);

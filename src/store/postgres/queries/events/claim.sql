@@ -15,10 +15,14 @@ WITH RECURSIVE under_way AS MATERIALIZED (
 ), picked AS MATERIALIZED (
     SELECT d.id
     FROM free f CROSS JOIN LATERAL (
-        SELECT e.id, e.due_at FROM events e
-        WHERE e.receiver = f.receiver AND e.due_at <= $1::bigint ORDER BY e.due_at, e.id LIMIT f.room
+        SELECT o.id, o.due_at, row_number() OVER (ORDER BY o.due_at, o.id) AS place
+        FROM (
+            SELECT e.id, e.due_at FROM events e
+            WHERE e.receiver = f.receiver AND e.due_at <= $1::bigint ORDER BY e.due_at, e.id LIMIT f.room
+        ) o
     ) d
-    ORDER BY d.due_at, d.id LIMIT $3::bigint
+    -- Its place behind the calls under way: receivers that hang keep what they have, and get more only after those that have less.
+    ORDER BY d.place - f.room, d.due_at, d.id LIMIT $3::bigint
 ), locked AS MATERIALIZED (
     SELECT id FROM events WHERE id IN (SELECT id FROM picked) AND due_at <= $1::bigint ORDER BY id FOR UPDATE SKIP LOCKED
 )

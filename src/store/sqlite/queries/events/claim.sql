@@ -17,7 +17,8 @@ WITH RECURSIVE under_way AS MATERIALIZED (
         SELECT d.id FROM events d WHERE d.receiver = f.receiver AND d.due_at <= ?1 ORDER BY d.due_at, d.id LIMIT ?4
     )
 ), picked AS MATERIALIZED (
-    SELECT id FROM placed WHERE place <= room ORDER BY due_at, id LIMIT ?3
+    -- Its place behind the calls under way: receivers that hang keep what they have, and get more only after those that have less.
+    SELECT id FROM placed WHERE place <= room ORDER BY place - room, due_at, id LIMIT ?3
 )
 UPDATE events
 SET due_at = ?2, claim = claim + 1, attempts = attempts + 1, since = coalesce(since, ?1)
