@@ -27,6 +27,8 @@ pub enum Access {
     Streams(Scope),
     /// A token with one of these scopes, or with `admin`.
     Either(Scope, Scope),
+    /// A token with this scope, or with `admin`, that is not bound to queues: the route is about the whole node.
+    WholeNode(Scope),
 }
 
 impl Access {
@@ -34,7 +36,7 @@ impl Access {
     pub fn scopes(self) -> Option<(Scope, Option<Scope>)> {
         match self {
             Access::Open => None,
-            Access::Needs(scope) | Access::Streams(scope) => Some((scope, None)),
+            Access::Needs(scope) | Access::Streams(scope) | Access::WholeNode(scope) => Some((scope, None)),
             Access::Either(one, other) => Some((one, Some(other))),
         }
     }

@@ -111,9 +111,15 @@ impl Query {
 
     /// Refuses what nobody took.
     pub fn finish(self) -> ApiResult<()> {
-        match self.pairs.first() {
+        self.only(&[])
+    }
+
+    /// Refuses what is none of these.
+    pub fn only(self, known: &[&str]) -> ApiResult<()> {
+        let unknown = self.pairs.into_iter().find(|(key, _)| !known.contains(&key.as_str()));
+        match unknown {
             None => Ok(()),
-            Some((key, _)) => Err(ApiError::malformed(format!("unknown parameter {key:?}")).at_field(key.clone())),
+            Some((key, _)) => Err(ApiError::malformed(format!("unknown parameter {key:?}")).at_field(key)),
         }
     }
 }

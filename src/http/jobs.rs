@@ -24,6 +24,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
+use std::str::FromStr;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
@@ -173,6 +174,18 @@ pub(super) fn selection(query: &mut Query) -> ApiResult<JobFilter> {
     })
 }
 
+/// A job's number in a query.
+struct JobNumber(JobId);
+
+impl FromStr for JobNumber {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let id = text.parse::<i64>().map_err(drop)?;
+        (id > 0).then_some(JobNumber(JobId(id))).ok_or(())
+    }
+}
+
 fn filter(mut query: Query, settings: &HttpSettings) -> ApiResult<(JobFilter, u32)> {
     let selection = selection(&mut query)?;
     let q = query.one("q")?.filter(|text| !text.is_empty());
@@ -184,7 +197,7 @@ fn filter(mut query: Query, settings: &HttpSettings) -> ApiResult<(JobFilter, u3
     let limit = query.list_limit(settings)?;
     let filter = JobFilter {
         q,
-        before: query.cursor()?.map(JobId),
+        before: query.cursor()?.map(|JobNumber(id)| id),
         limit: limit + 1,
         ..selection
     };

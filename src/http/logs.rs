@@ -76,7 +76,8 @@ pub async fn list(
     mut query: Query,
 ) -> ApiResult<HttpResponse> {
     let settings = state.settings();
-    let after = query.parsed::<i64>("after", "the id of an entry, or 0")?;
+    let after = query.parsed::<u64>("after", "the id of an entry, or 0")?;
+    let after = after.map(|id| i64::try_from(id).unwrap_or(i64::MAX));
     let level = query.one("level")?.map(|text| level(&text)).transpose()?;
     let limit = query.list_limit(settings)?;
     let waits = wait(

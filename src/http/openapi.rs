@@ -3,6 +3,7 @@
 //! Owns: how a route is described. Never: lists routes itself. Invariant: the document names exactly the routes of the table, and every
 //! schema it refers to is in it.
 
+use super::auth::Access;
 use super::routes::{Entry, ROUTES};
 use super::{antenna, wire};
 use actix_web::http::Method;
@@ -159,7 +160,11 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         (scope, None) => format!("Needs the scope `{scope}`."),
         (one, Some(other)) => format!("Needs the scope `{one}` or `{other}`."),
     });
-    if let Some(needs) = needs {
+    let unbound = match entry.access {
+        Access::WholeNode(_) => " A token that is bound to queues does not do.",
+        _ => "",
+    };
+    if let Some(needs) = needs.map(|needs| needs + unbound) {
         operation = operation
             .security(SecurityRequirement::new::<_, [String; 0], String>("token", []))
             .description(Some(needs));

@@ -3,7 +3,7 @@
 //! Owns: which routes exist and who may use them. Never: handles a request. Invariant: routes are mounted from this table and nowhere
 //! else, each behind the gate, so none can be without its access rule.
 
-use super::auth::Access::{self, Either, Needs, Open, Streams};
+use super::auth::Access::{self, Either, Needs, Open, Streams, WholeNode};
 use super::auth::gate;
 use super::error::ApiError;
 use super::wire::Scope::{Admin, Read, Submit, Work};
@@ -29,6 +29,14 @@ pub struct Entry {
     /// Status and schema of the good answer.
     pub response: (u16, Option<&'static str>),
     route: fn() -> Route,
+}
+
+impl Entry {
+    /// Is HEAD answered like GET? Not where an answer takes as long as there is something to wait for.
+    pub fn answers_head(&self) -> bool {
+        let waits = matches!(self.access, Streams(_)) || self.query.contains(&"wait_s");
+        self.method == Method::GET && !waits
+    }
 }
 
 macro_rules! entry {
@@ -101,8 +109,8 @@ pub static ROUTES: &[Entry] = &[
         [], None => 200 Some("FailureList"), fleet::failures),
     entry!(GET "/v1/workers" Needs(Read), "Workers as this node has seen them", [], None => 200 Some("WorkerList"), fleet::workers),
     entry!(GET "/v1/queues" Needs(Read), "Queues and who serves them", [], None => 200 Some("QueueList"), fleet::queues),
-    entry!(GET "/v1/nodes" Needs(Read), "Server processes", [], None => 200 Some("NodeList"), nodes::list),
-    entry!(POST "/v1/nodes/{node}/drain" Needs(Admin), "Ask a node to give up its queues and to end", [],
+    entry!(GET "/v1/nodes" WholeNode(Read), "Server processes", [], None => 200 Some("NodeList"), nodes::list),
+    entry!(POST "/v1/nodes/{node}/drain" WholeNode(Admin), "Ask a node to give up its queues and to end", [],
         Some("Empty") => 202 Some("Draining"), nodes::drain),
     entry!(POST "/v1/tokens" Needs(Admin), "Create a token", [], Some("CreateToken") => 201 Some("TokenCreated"), tokens::create),
     entry!(GET "/v1/tokens" Needs(Admin), "List tokens", [], None => 200 Some("TokenList"), tokens::list),
@@ -132,7 +140,7 @@ pub static ROUTES: &[Entry] = &[
         Some("AntennaRegister") => 201 Some("AntennaRegistered"), antenna::projects::register),
     entry!(GET "/healthz" Open, "Is the process alive?", [], None => 200 None, probes::healthz),
     entry!(GET "/readyz" Open, "Is the node fit to serve?", [], None => 200 None, probes::readyz),
-    entry!(GET "/metrics" Needs(Read), "Metrics in Prometheus text form", [], None => 200 None, probes::metrics),
+    entry!(GET "/metrics" WholeNode(Read), "Metrics in Prometheus text form", [], None => 200 None, probes::metrics),
     entry!(GET "/openapi.json" Open, "This document", [], None => 200 None, pages::openapi_json),
     entry!(GET "/docs" Open, "Leads to the API browser", [], None => 308 None, pages::docs_redirect),
     entry!(GET "/docs/{file:.*}" Open, "The API browser", [], None => 200 None, pages::docs),
@@ -167,11 +175,9 @@ pub fn mount(cfg: &mut web::ServiceConfig) {
         }
         mounted.push(entry.path);
         let entries: Vec<&'static Entry> = ROUTES.iter().filter(|other| other.path == entry.path).collect();
-        let allow = entries
-            .iter()
-            .map(|entry| entry.method.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
+        let head = entries.iter().any(|entry| entry.answers_head()).then_some(Method::HEAD.as_str());
+        let methods = entries.iter().map(|entry| entry.method.as_str()).chain(head);
+        let allow = methods.collect::<Vec<_>>().join(", ");
         let mut resource = web::resource(antenna::spellings(entry.path));
         for entry in &entries {
             resource = resource.route((entry.route)());

@@ -156,6 +156,44 @@ async fn every_route_asks_for_its_scope_and_no_other() {
     app.stop().await;
 }
 
+/// Routes about the whole node.
+const WHOLE_NODE: &[(&str, &str)] = &[("GET", "/v1/nodes"), ("POST", "/v1/nodes/{node}/drain"), ("GET", "/metrics")];
+
+#[actix_web::test]
+async fn what_is_of_the_whole_node_asks_for_a_token_without_queues() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let (_, admin) = token(&app, "", json!({"name": "admin", "scopes": ["admin"]})).await;
+    let limited = json!({"name": "limited", "scopes": ["admin"], "queues": ["q"]});
+    let (_, limited) = token(&app, &admin, limited).await;
+    for &(method, path, needed) in EXPECTED.iter().filter(|(.., needed)| !needed.is_empty()) {
+        let body = if matches!(method, "POST" | "PATCH") {
+            json!({})
+        } else {
+            Value::Null
+        };
+        let asked = path
+            .replace("{id}", "77")
+            .replace("{token}", "t0")
+            .replace("{project}", "1")
+            .replace("{node}", "nobody");
+        let answer = send_as(&app, &limited, method, &asked, body.clone()).await;
+        let is_whole = WHOLE_NODE.contains(&(method, path));
+        assert_eq!(answer.status == 403, is_whole, "{method} {path} {needed}: {answer:?}");
+        if is_whole {
+            assert_eq!(answer.code(), "forbidden");
+            let detail = answer.json()["detail"].to_string();
+            assert!(detail.contains("whole node") && detail.contains("queues"), "{detail}");
+            assert_ne!(send_as(&app, &admin, method, &asked, body).await.status, 403);
+        }
+    }
+    // Not even the node that was asked.
+    let own = app.coordinator.node_id().to_owned();
+    let drain = format!("/v1/nodes/{own}/drain");
+    assert_eq!(send_as(&app, &limited, "POST", &drain, json!({})).await.status, 403);
+    assert!(!app.coordinator.is_draining());
+    app.stop().await;
+}
+
 #[actix_web::test]
 async fn tokens_are_in_force_and_out_of_it_at_once() {
     let app = App::start(&Place::sqlite(), quick()).await;

@@ -5,22 +5,58 @@
 
 use super::{Access, Caller, local};
 use crate::coordinator::api::CoordinatorError;
+use crate::http::antenna;
 use crate::http::envelope::RoutePattern;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::extract::Query;
 use crate::http::forward;
-use crate::http::hop::{HOP, Hop, NODE, Refusal};
+use crate::http::hop::{HOP, Hop, NODE, Refusal, is_nodes_own};
 use crate::http::routes::Entry;
 use crate::http::state::AppState;
 use crate::http::tickets;
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, web};
+use actix_web::{Error, HttpMessage, HttpRequest, web};
+use bytes::Bytes;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-/// Lets a request through to the resource whose entries these are, or answers it.
+/// Lets a request through to the resource whose entries these are, or answers it. HEAD is a GET whose answer has lost its body.
 pub async fn pass<B: MessageBody + 'static>(
+    entries: &[&'static Entry],
+    mut req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let is_head = *req.method() == Method::HEAD && entries.iter().any(|entry| entry.answers_head());
+    if is_head {
+        req.head_mut().method = Method::GET;
+    }
+    let response = admitted(entries, req, next).await?;
+    Ok(match is_head {
+        true => response.map_body(|_, body| NoBody(body.size()).boxed()),
+        false => response,
+    })
+}
+
+/// As long as the body it stands for, and empty.
+struct NoBody(BodySize);
+
+impl MessageBody for NoBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        Poll::Ready(None)
+    }
+}
+
+async fn admitted<B: MessageBody + 'static>(
     entries: &[&'static Entry],
     mut req: ServiceRequest,
     next: Next<B>,
@@ -30,7 +66,8 @@ pub async fn pass<B: MessageBody + 'static>(
     }
     // A method without an entry reaches only the resource's answer 405.
     if let Some(entry) = entries.iter().find(|entry| entry.method == *req.method()) {
-        match admit(entry.access, &req).await {
+        let admission = admit(entry.access, &req).await;
+        match admission.and_then(|caller| check_query(entry, req.request()).map(|()| caller)) {
             Ok(caller) => {
                 req.extensions_mut().insert(caller.clone());
                 if let Some(answer) = forward::divert(entry, &caller, &mut req).await {
@@ -55,7 +92,7 @@ async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {
     }
     let caller = match access {
         Access::Open => Caller::local(),
-        Access::Needs(_) | Access::Streams(_) | Access::Either(..) => {
+        Access::Needs(_) | Access::Streams(_) | Access::Either(..) | Access::WholeNode(_) => {
             let header = req.headers().get(header::AUTHORIZATION);
             let header = header.map(|value| value.to_str().unwrap_or(""));
             let loopback_only = state.is_loopback_only();
@@ -102,8 +139,20 @@ fn check_scopes(access: Access, caller: Caller) -> ApiResult<Caller> {
         Some((one, Some(other))) if !caller.may(one) && !caller.may(other) => Err(ApiError::forbidden(format!(
             "the token lacks the scope {one} or {other}"
         ))),
+        _ if matches!(access, Access::WholeNode(_)) && caller.queues().is_some() => Err(ApiError::forbidden(
+            "this is about the whole node, and the token is bound to some queues",
+        )),
         _ => Ok(caller),
     }
+}
+
+/// Refuses a parameter that the route does not have: it would be a filter or a bound that is silently not applied. Nodes add some of their
+/// own, pages are opened with anything, and clients of the older API may send what they like.
+fn check_query(entry: &Entry, req: &HttpRequest) -> ApiResult<()> {
+    if req.query_string().is_empty() || entry.access == Access::Open || antenna::serves(entry.path) || is_nodes_own(req) {
+        return Ok(());
+    }
+    Query::of(req)?.only(entry.query)
 }
 
 fn ticket_of(req: &ServiceRequest) -> ApiResult<Option<String>> {
