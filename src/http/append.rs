@@ -195,7 +195,7 @@ fn task_of(number: u64, line: &Bytes, limits: &Limits) -> ApiResult<NewTask> {
         };
         error.at_field(field)
     };
-    let task = new_task(parse::json(line).map_err(at_line)?);
+    let task = new_task(parse::part(line).map_err(at_line)?);
     task.check(0, limits).map_err(|error| at_line(error.into()))?;
     Ok(task)
 }

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod inflate;
 pub mod items;
 pub mod ndjson;
+mod objects;
 pub mod parse;
 
 use super::error::{ApiError, ApiResult};
@@ -273,7 +274,13 @@ impl<'a> Incoming<'a> {
             Err(_) => Err(ApiError::body_timeout()),
             Ok(None) => Ok(None),
             Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-            Ok(Some(Err(error))) => Err(ApiError::malformed(format!("the body could not be read: {error}"))),
+            // What the server's library says of it is for those who know the library.
+            Ok(Some(Err(error))) => {
+                tracing::debug!(%error, "a body could not be read");
+                Err(ApiError::malformed(
+                    "the body ends early, or is not framed as HTTP asks for",
+                ))
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Errors as clients see them: RFC 9457 problems with stable codes.
 //!
 //! Owns: the one mapping from failures to statuses and codes. Never: shows an internal cause or a secret. Invariant: every 503 carries
-//! `Retry-After`, and every error answer is `application/problem+json`.
+//! `Retry-After`, and every error answer is `application/problem+json`; what is no HTTP
+//! request never comes this far.
 
 use super::antenna;
 use super::wire::Problem;
@@ -125,6 +126,18 @@ impl ApiError {
         )
     }
 
+    /// The WebSocket is of a version that is not spoken here.
+    pub fn unknown_websocket() -> Self {
+        let mut error = ApiError::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            "the version of a WebSocket must be 13",
+        );
+        error.problem.field = Some("sec-websocket-version".into());
+        error.problem.limit = Some(13.into());
+        error
+    }
+
     /// The body came too slowly.
     pub fn body_timeout() -> Self {
         ApiError::new(
@@ -170,6 +183,12 @@ impl ApiError {
     /// Names the member at fault.
     pub fn at_field(mut self, field: impl Into<String>) -> Self {
         self.problem.field = Some(field.into());
+        self
+    }
+
+    /// Says what the member at fault must be.
+    pub fn keeping_to(mut self, limit: impl Into<Value>) -> Self {
+        self.problem.limit = Some(limit.into());
         self
     }
 
@@ -237,6 +256,7 @@ impl ResponseError for ApiError {
         }
         if self.problem.status == 426 {
             response.insert_header((header::UPGRADE, "websocket"));
+            response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
         }
         if self.problem.status == 401 {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));

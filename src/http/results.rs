@@ -151,7 +151,7 @@ struct ItemText<'a> {
 }
 
 fn read_item(text: &str, bounds: ItemBounds) -> ApiResult<ItemRead<()>> {
-    let item: ItemText<'_> = parse::json(text.as_bytes())?;
+    let item: ItemText<'_> = parse::part(text.as_bytes())?;
     let result = item.result.filter(|_| item.status == wire::ResultStatus::Succeeded);
     let small = wire::ResultIn {
         lease: item.lease,

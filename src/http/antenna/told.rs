@@ -23,8 +23,8 @@ pub(super) struct Told {
 /// Reads one item; `place` is its place in the request. Errors: a member that must be there is not.
 pub(super) fn told(item: AntennaResult, place: usize, bounds: ItemBounds) -> ApiResult<Told> {
     let part = |member: &str| format!("results[{place}].{member}");
-    let lease = subject(item.reply_subject).map_err(|error| error.at_field(part("reply_subject")))?;
-    let result = item.result.ok_or_else(|| missing().at_field(part("result")))?;
+    let lease = subject(item.reply_subject).ok_or_else(|| missing(part("reply_subject")))?;
+    let result = item.result.ok_or_else(|| missing(part("result")))?;
     let (report, image) = report(result.get(), bounds);
     let report = match report {
         Report::Succeeded { counters, .. } => kept(result).map_or(Report::Unusable, |result| Report::Succeeded {
@@ -55,8 +55,8 @@ fn given_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de 
 /// Reads one item of a long post; what it says beside its report is its image.
 pub(super) fn read_item(text: &str, bounds: ItemBounds) -> ApiResult<ItemRead<Option<String>>> {
     let item: ItemText<'_> = object(text.as_bytes(), "reply_subject")?;
-    let lease = subject(item.reply_subject).map_err(|error| error.at_field("reply_subject"))?;
-    let result = item.result.ok_or_else(|| missing().at_field("result"))?;
+    let lease = subject(item.reply_subject).ok_or_else(|| missing("reply_subject"))?;
+    let result = item.result.ok_or_else(|| missing("result"))?;
     let (report, image) = report(result.get(), bounds);
     let succeeded = matches!(report, Report::Succeeded { .. });
     Ok(ItemRead {
@@ -67,13 +67,13 @@ pub(super) fn read_item(text: &str, bounds: ItemBounds) -> ApiResult<ItemRead<Op
     })
 }
 
-fn missing() -> ApiError {
-    ApiError::invalid("", "present")
+fn missing(member: impl Into<String>) -> ApiError {
+    ApiError::invalid(member, "present")
 }
 
-/// Null is as good as a text that cannot be read.
-fn subject(given: Option<Option<Text>>) -> ApiResult<String> {
-    Ok(given.ok_or_else(missing)?.unwrap_or_default().0)
+/// Null is as good as a text that cannot be read; none where there is neither.
+fn subject(given: Option<Option<Text>>) -> Option<String> {
+    given.map(|given| given.unwrap_or_default().0)
 }
 
 /// What a result says, itself left out, and which image it speaks of.

@@ -4,32 +4,43 @@
 //! thread that serves connections.
 
 use super::Body;
+use super::objects::Strict;
 use crate::http::error::{ApiError, ApiResult};
 use actix_web::web;
 use serde::Deserialize;
 
-/// Parses JSON, naming the member at fault.
+/// Parses a whole body, naming the member at fault.
 pub fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> ApiResult<T> {
-    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+    part(bytes).map_err(|error| match error.problem() {
+        problem if problem.field.is_none() && problem.limit.is_some() => error.at_field("body"),
+        _ => error,
+    })
+}
+
+/// Parses a part of a body, naming the member of it that is at fault, if not all of it is.
+pub fn part<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> ApiResult<T> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = T::deserialize(Strict(&mut reader)).and_then(|value| reader.end().map(|()| value));
+    read.map_err(|error| explain::<T>(bytes, &error))
 }
 
 /// Parses once more, slowly, to learn the path of the member at fault.
 #[cold]
 fn explain<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_json::Error) -> ApiError {
-    let problem = ApiError::malformed(error.to_string());
+    let words = error.to_string();
     // Broken syntax is no member's fault; its position is in the text.
     if !error.is_data() {
-        return problem;
+        return ApiError::malformed(words);
     }
     let mut slow = serde_json::Deserializer::from_slice(bytes);
-    let mut field = match serde_path_to_error::deserialize::<_, T>(&mut slow) {
+    let mut field = match serde_path_to_error::deserialize::<_, T>(Strict(&mut slow)) {
         Err(located) => located.path().to_string(),
         Ok(_) => String::new(),
     };
     // A path may end in "?" where the parser knew no name.
     let known = field.trim_end_matches(['?', '.']).len();
     field.truncate(known);
-    if let Some(name) = named_member(&error.to_string())
+    if let Some(name) = named_member(&words)
         && field.rsplit('.').next() != Some(name)
     {
         if !field.is_empty() {
@@ -37,10 +48,68 @@ fn explain<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_json::Error
         }
         field.push_str(name);
     }
-    if field.is_empty() {
-        problem
-    } else {
-        problem.at_field(field)
+    let problem = match Said::of(&words) {
+        None => ApiError::malformed(words),
+        Some(said) => ApiError::malformed(said.detail()).keeping_to(said.limit),
+    };
+    match field.is_empty() {
+        true => problem,
+        false => problem.at_field(field),
+    }
+}
+
+/// What the parser said, taken apart: what it found, what it would have taken, and where.
+struct Said<'a> {
+    found: &'a str,
+    limit: String,
+    place: &'a str,
+}
+
+impl<'a> Said<'a> {
+    fn of(words: &'a str) -> Option<Said<'a>> {
+        let (said, place) = words.split_at(words.rfind(" at line ").unwrap_or(words.len()));
+        if said.starts_with("missing field ") {
+            return Some(Said {
+                found: said,
+                limit: "present".to_owned(),
+                place,
+            });
+        }
+        let (found, expected) = match said.rsplit_once(", expected ") {
+            Some(parts) => parts,
+            None => ("", said.strip_prefix("expected ")?),
+        };
+        Some(Said {
+            found,
+            limit: in_words_of_json(expected),
+            place,
+        })
+    }
+
+    fn detail(&self) -> String {
+        match (self.found, self.limit.as_str()) {
+            (found, "present") => format!("{found}{}", self.place),
+            ("", limit) => format!("expected {limit}{}", self.place),
+            (found, limit) => format!("{found}, expected {limit}{}", self.place),
+        }
+    }
+}
+
+/// What was expected, without the names it has in this program.
+fn in_words_of_json(expected: &str) -> String {
+    let whole = |min: i128, max: i128| format!("a whole number from {min} to {max}");
+    match expected {
+        "u16" => whole(0, u16::MAX.into()),
+        "u32" => whole(0, u32::MAX.into()),
+        "u64" => whole(0, u64::MAX.into()),
+        "i32" => whole(i32::MIN.into(), i32::MAX.into()),
+        "i64" => whole(i64::MIN.into(), i64::MAX.into()),
+        "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "an object".to_owned(),
+        object if object.starts_with("struct ") => "an object".to_owned(),
+        other => other.replace('`', ""),
     }
 }
 
@@ -106,6 +175,93 @@ mod tests {
             "max_tasks"
         );
         assert_eq!(field::<LeaseAny>("{"), None);
+    }
+
+    #[test]
+    fn a_list_is_no_object_at_any_depth() {
+        for (text, at) in [
+            (r#"["n","q2",0,[],[[null,5]]]"#, "body"),
+            (r#"{"name":"n","queue":"q","policy":[]}"#, "policy"),
+            (
+                r#"{"name":"n","queue":"q","policy":{"backoff":[1,2,3,0]}}"#,
+                "policy.backoff",
+            ),
+            (r#"{"name":"n","queue":"q","stages":[["a","A"]]}"#, "stages[0]"),
+            (
+                r#"{"name":"n","queue":"q","tasks":[{"payload":1},["k",5]]}"#,
+                "tasks[1]",
+            ),
+        ] {
+            let error = json::<CreateJob>(text.as_bytes()).unwrap_err();
+            let problem = error.problem();
+            assert_eq!(
+                (problem.field.as_deref(), &problem.limit),
+                (Some(at), &Some("an object".into())),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            field::<PostResults>(r#"{"worker":"w","results":[["LEASE","succeeded"]]}"#).unwrap(),
+            "results[0]"
+        );
+        assert_eq!(
+            field::<PostResults>(r#"{"worker":"w","results":[],"then_lease":[1]}"#).unwrap(),
+            "then_lease"
+        );
+        let kept =
+            json::<PostResults>(br#"{"worker":"w","results":[{"lease":"l","status":"succeeded","result":[ 1,[2] ]}]}"#);
+        let result = kept.unwrap().results.remove(0).result.unwrap();
+        assert_eq!(result.get(), "[ 1,[2] ]", "what passes through is anything");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_told_what_it_may_be() {
+        let said = |text: &str| {
+            let error = json::<CreateJob>(text.as_bytes()).unwrap_err();
+            let problem = error.problem().clone();
+            let limit = problem.limit.expect("a limit").as_str().unwrap().to_owned();
+            (problem.field.expect("a field"), limit, problem.detail)
+        };
+        for (member, field, limit) in [
+            (
+                r#""policy":{"failure_threshold":0.5}"#,
+                "policy.failure_threshold",
+                "one of ratio, count",
+            ),
+            (
+                r#""policy":{"failure_threshold":{}}"#,
+                "policy.failure_threshold",
+                "one of ratio, count",
+            ),
+            (
+                r#""policy":{"failure_threshold":{"share":1}}"#,
+                "policy.failure_threshold",
+                "ratio or count",
+            ),
+            (
+                r#""policy":{"max_attempts":-1}"#,
+                "policy.max_attempts",
+                "a whole number from 0 to 4294967295",
+            ),
+            (
+                r#""priority":"high""#,
+                "priority",
+                "a whole number from -2147483648 to 2147483647",
+            ),
+            (r#""open":1"#, "open", "true or false"),
+            (r#""tasks":{}"#, "tasks", "a list"),
+            (r#""policy":"strict""#, "policy", "an object"),
+        ] {
+            let (at, to, detail) = said(&format!(r#"{{"name":"n","queue":"q",{member}}}"#));
+            assert_eq!((at.as_str(), to.as_str()), (field, limit), "{member}: {detail}");
+            assert!(!detail.contains("struct") && !detail.contains("u32"), "{detail}");
+        }
+        assert_eq!(said(r#"{"name":"a"}"#).1, "present");
+        let (field, limit, _) = said(r#"{"name":"a","queue":"q","color":1}"#);
+        assert!(
+            field == "color" && limit.starts_with("one of name, queue, "),
+            "{field} {limit}"
+        );
     }
 
     #[test]
