@@ -39,7 +39,7 @@ mod traffic;
 mod watching;
 
 pub use blobs::LeaseHold;
-pub use board::{Form, Rate, Seat, Sight, Update, Watch};
+pub use board::{Form, News, Rate, Seat, Sight, Update, Watch};
 pub use courier::Courier;
 pub use node::StartError;
 pub use outbox::CallbackSettings;

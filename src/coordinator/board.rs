@@ -23,10 +23,17 @@ pub(super) use watch::Channel;
 /// News that a reader may lag behind before it has to look for itself.
 const NEWS_KEPT: usize = 1_024;
 
+/// What becomes of a job, for those who watch many.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// It was created, loaded, or changed its state or run.
+    Turned(Arc<Update>),
+    Deleted(JobId),
+}
+
 pub(super) struct Board {
     channels: Mutex<HashMap<JobId, Arc<Channel>>>,
-    /// Jobs that were created, loaded, or changed their state or run.
-    news: broadcast::Sender<Arc<Update>>,
+    news: broadcast::Sender<News>,
     closed: slot::Sender<bool>,
     seats: Arc<Semaphore>,
     pace: Arc<Pace>,
@@ -92,10 +99,14 @@ impl Board {
 
     pub(super) fn announce(&self, update: &Arc<Update>) {
         // Nobody listening is no failure.
-        let _ = self.news.send(update.clone());
+        let _ = self.news.send(News::Turned(update.clone()));
     }
 
-    pub(super) fn news(&self) -> broadcast::Receiver<Arc<Update>> {
+    pub(super) fn announce_deleted(&self, job: JobId) {
+        let _ = self.news.send(News::Deleted(job));
+    }
+
+    pub(super) fn news(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()
     }
 

@@ -194,6 +194,8 @@ impl Coordinator {
             // Waited for, so that whoever hears of the deletion and asks again finds no actor. A closed mailbox is as good.
             let _ = self.within_store_wait(handle.addr.send(JobDeleted)).await?;
         }
+        // Last, so that nothing comes after it that would show the job again.
+        self.shared.board.announce_deleted(job);
         self.shared.purge_now.notify_one();
         Ok(())
     }

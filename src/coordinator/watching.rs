@@ -4,7 +4,7 @@
 //! and the next ones nothing is missed, whether the job has an actor, gets one meanwhile, or loses it.
 
 use super::api::{CoordinatorError, JobView};
-use super::board::{Rate, Seat, Update, Watch};
+use super::board::{News, Rate, Seat, Update, Watch};
 use super::directory::Lane;
 use super::handle::mismatched;
 use super::job_actor::{Answer, Request, needs_actor};
@@ -100,8 +100,8 @@ impl Coordinator {
         Ok(Watched { update, watch })
     }
 
-    /// Jobs of this node that were created, loaded, or changed their state or run, from now on.
-    pub fn news(&self) -> broadcast::Receiver<Arc<Update>> {
+    /// What becomes of this node's jobs, from now on.
+    pub fn news(&self) -> broadcast::Receiver<News> {
         self.shared.board.news()
     }
 

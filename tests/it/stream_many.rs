@@ -76,6 +76,27 @@ async fn jobs_come_change_and_end_in_one_stream() {
 }
 
 #[actix_web::test]
+async fn a_deleted_job_is_gone() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let (kept, job) = (app.job(1, json!({})).await, app.job(1, json!({})).await);
+    finish(&app, job).await;
+    let mut all = Socket::open(&app, "/v1/progress").await;
+    let mut others = Socket::open(&app, "/v1/progress?state=running").await;
+    assert_eq!(ids(&listed(&mut all).await.0), [job, kept]);
+    assert_eq!(ids(&listed(&mut others).await.0), [kept]);
+    let deleted = app.call("DELETE", &format!("/v1/jobs/{job}"), Value::Null).await;
+    assert_eq!(deleted.0, 204);
+    let gone = all.message().await;
+    assert_eq!((&gone["id"], &gone["type"]), (&json!(job), &json!("gone")));
+    // Who was not shown it hears nothing of it.
+    finish(&app, kept).await;
+    let next = others.until(|message| message["type"] != "progress").await;
+    assert_eq!(next["id"], kept, "{next}");
+    let stopping = async { assert_eq!(all.rest().await.1, 1012) };
+    tokio::join!(app.stop(), stopping);
+}
+
+#[actix_web::test]
 async fn a_job_that_no_longer_matches_is_gone() {
     let app = App::start(&Place::sqlite(), quick()).await;
     let labels = json!({"team": "red"});

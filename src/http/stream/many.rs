@@ -7,7 +7,7 @@ use super::line::is_closed;
 use super::listed::Listed;
 use super::message::{self, Seen};
 use super::outlet::{End, Outlet};
-use crate::coordinator::{Coordinator, Form, Rate, Seat, Sight, Update, Watch, Watched};
+use crate::coordinator::{Coordinator, Form, News, Rate, Seat, Sight, Update, Watch, Watched};
 use crate::domain::ids::JobId;
 use crate::http::wire::StreamMessage;
 use crate::store::JobFilter;
@@ -30,7 +30,7 @@ pub(super) struct Many {
     most: usize,
     rate: Rate,
     seat: Arc<Seat>,
-    news: broadcast::Receiver<Arc<Update>>,
+    news: broadcast::Receiver<News>,
     closed: watch::Receiver<bool>,
     members: BTreeMap<JobId, Member>,
     /// Is a queue this node's to show?
@@ -74,7 +74,8 @@ impl Many {
             tokio::select! {
                 () = is_closed(&mut self.closed) => return Err(End::Moved),
                 news = self.news.recv() => match news {
-                    Ok(update) => self.consider(&update, outlet).await?,
+                    Ok(News::Turned(update)) => self.consider(&update, outlet).await?,
+                    Ok(News::Deleted(job)) => self.remove(job, outlet).await?,
                     Err(RecvError::Lagged(_)) => self.list(outlet).await?,
                     Err(RecvError::Closed) => return Err(End::Moved),
                 },

@@ -38,7 +38,7 @@ pub enum StreamMessage {
         seq: i64,
         job: Box<Job>,
     },
-    /// The job does not match the stream's filter any more. Only in streams of many jobs.
+    /// The job does not match the stream's filter any more, or was deleted. Only in streams of many jobs.
     Gone {
         id: i64,
         seq: i64,
