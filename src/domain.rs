@@ -6,6 +6,7 @@
 //! Invariant: every rule of a job lives in this room; the rooms to the right carry out what it decides.
 
 pub mod callback;
+pub mod counted;
 pub mod failures;
 pub mod ids;
 pub mod job;

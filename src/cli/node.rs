@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
 /// How long the token is good that a run lends itself.
@@ -144,6 +145,8 @@ impl Node {
 
 /// The node's whole life, on its own thread.
 async fn live(options: NodeOptions, started: oneshot::Sender<Started>, stop: oneshot::Receiver<()>) -> Result<()> {
+    // A store that is made or brought up to date for nothing would surprise.
+    check_free(&options.listen)?;
     let store = options.store.open_with(options.postgres.clone()).await?;
     let applied = store
         .migrate()
@@ -215,12 +218,28 @@ fn reached_at(advertised: &str, listens: &[SocketAddr]) -> String {
     format!("http://{first}")
 }
 
+/// Fails where somebody listens already, or nobody may. Somebody may still come before us.
+fn check_free(addresses: &[SocketAddr]) -> Result<()> {
+    for &address in addresses {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        // As the server binds. It is let go before anybody can connect to it.
+        let bound = socket.and_then(|socket| socket.set_reuseaddr(true).and_then(|()| socket.bind(address)));
+        bound.with_context(|| cannot_listen(&[address]))?;
+    }
+    Ok(())
+}
+
 async fn listen(state: AppState, addresses: &[SocketAddr]) -> Result<Serving> {
     let serving = serve(state, addresses).await;
-    serving.with_context(|| {
-        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-        format!("cannot listen on {}", addresses.join(", "))
-    })
+    serving.with_context(|| cannot_listen(addresses))
+}
+
+fn cannot_listen(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    format!("cannot listen on {}", addresses.join(", "))
 }
 
 /// Serves until asked to stop, then drains while still answering, then closes the sockets.

@@ -18,6 +18,7 @@ use super::template::Template;
 use super::upload::{self, Chunk};
 use super::work::{INTERRUPTED, names};
 use super::worker::{Done, Left, Shared, Source, Worker};
+use crate::domain::counted::{counted, verb};
 use crate::domain::state::State;
 use crate::http::wire::{CreateJob, Job};
 use anyhow::{Context, Result, anyhow, bail};
@@ -120,9 +121,9 @@ async fn with_node(
 ) -> Result<ExitCode> {
     let job = find_or_create(&client, args, &template, &items).await?;
     output::note(&format!(
-        "job {0}, {1} items, live at {url}/#/jobs/{0}",
+        "job {0}, {1}, live at {url}/#/jobs/{0}",
         job.id,
-        items.len()
+        counted(items.len(), "item")
     ));
     if job.state.is_final() {
         output::note(&format!("job {} is finished already", job.id));
@@ -131,7 +132,9 @@ async fn with_node(
     if job.progress.leased > 0 {
         let held = job.progress.leased;
         output::note(&format!(
-            "{held} items were under way when an earlier run was killed; they come back within a minute"
+            "{} {} under way when an earlier run was killed; what was comes back within a minute",
+            counted(held, "item"),
+            verb(held, "was", "were")
         ));
     }
     let started = Instant::now();

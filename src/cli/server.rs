@@ -25,6 +25,27 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     pub(crate) fn client(&self) -> Result<Client> {
         let token = self.token.as_deref().filter(|token| !token.is_empty());
-        Client::new(&self.server, token).map_err(Usage::because)
+        // A variable that is set to nothing is as good as none.
+        let server = if self.server.is_empty() {
+            DEFAULT_SERVER
+        } else {
+            &self.server
+        };
+        Client::new(server, token).map_err(Usage::because)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_is_as_good_as_absent() {
+        let args = |server: &str| ServerArgs {
+            server: server.to_owned(),
+            token: Some(String::new()),
+        };
+        assert!(args("").client().is_ok());
+        assert!(args("nowhere").client().is_err());
     }
 }

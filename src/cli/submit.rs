@@ -10,6 +10,7 @@ use super::jobs::PATIENCE;
 use super::output;
 use super::server::ServerArgs;
 use super::upload::{self, Chunk};
+use crate::domain::counted::counted;
 use crate::http::wire::{CreateJob, Job, Json, TaskIn, Timestamp};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
@@ -132,7 +133,7 @@ async fn fill(client: &Client, job: Job, input: Input, stays_open: bool) -> Resu
         return Ok(within(PATIENCE, || client.job(id)).await?);
     }
     let sealed = within(PATIENCE, || client.control(id, "seal")).await;
-    sealed.with_context(|| format!("job {id} holds all {sent} tasks but is not sealed"))
+    sealed.with_context(|| format!("job {id} holds every task, {sent} in all, but is not sealed"))
 }
 
 /// Sends everything but the `there` tasks that an earlier submission under the same key has sent.
@@ -170,7 +171,8 @@ impl Input {
             for _ in 0..rest {
                 ensure!(
                     self.lines.next()?.is_some(),
-                    "it holds {skip} tasks already, more than the input has lines"
+                    "it holds {} already, more than the input has lines",
+                    counted(skip, "task")
                 );
             }
             while !self.chunk.is_full() {
@@ -224,8 +226,9 @@ impl Lines {
                 continue;
             }
             let payload = serde_json::from_str::<Json>(&line);
-            let payload =
-                payload.with_context(|| format!("line {} is not JSON (--lines takes plain text)", self.number))?;
+            let payload = payload
+                .with_context(|| format!("line {} is not JSON (--lines takes plain text)", self.number))
+                .map_err(Usage::because)?;
             return Ok(Some(task(payload)));
         }
     }
@@ -237,17 +240,17 @@ impl Lines {
         if read.context("cannot read the tasks")? == 0 {
             return Ok(None);
         }
-        ensure!(
-            bytes.len() as u64 <= LINE_MAX_BYTES,
-            "line {} is longer than {LINE_MAX_BYTES} bytes",
-            self.number
-        );
+        if bytes.len() as u64 > LINE_MAX_BYTES {
+            let why = anyhow!("line {} is longer than {LINE_MAX_BYTES} bytes", self.number);
+            return Err(Usage::because(why));
+        }
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         }
         let line = String::from_utf8(bytes);
         line.map(Some)
             .with_context(|| format!("line {} is not UTF-8", self.number))
+            .map_err(Usage::because)
     }
 }
 
@@ -296,6 +299,9 @@ mod tests {
     fn a_bad_line_is_named() {
         let error = payloads(lines("1\nnope\n", false)).unwrap_err();
         assert!(error.to_string().starts_with("line 2 is not JSON"), "{error}");
+        assert!(error.is::<Usage>(), "a wrong input is wrong usage");
+        let inside = error.context("job 1 is left open");
+        assert!(inside.is::<Usage>(), "however far it was read");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::client::retry::Backoff;
 use super::client::{Client, ClientError};
+use crate::domain::counted::counted;
 use anyhow::{Result, bail, ensure};
 
 /// Most lines and bytes of one request; the server commits it in smaller steps.
@@ -63,15 +64,18 @@ pub(crate) async fn append(client: &Client, job: i64, first_task: u32, chunk: &C
             Ok(appended) => {
                 ensure!(
                     appended.next_task == end,
-                    "job {job} holds {} tasks where {end} were expected: somebody else appends to it, or its tasks are others",
-                    appended.next_task
+                    "job {job} holds {} where {end} should be: somebody else appends to it, or its tasks are others",
+                    counted(appended.next_task, "task")
                 );
                 next = end;
             }
             Err(error) => match next_after(&error) {
                 Some(there) if (next..=end).contains(&there) && there > next => next = there,
                 Some(there) => {
-                    bail!("job {job} holds {there} tasks where {next} were expected: somebody else appends to it")
+                    bail!(
+                        "job {job} holds {} where {next} should be: somebody else appends to it",
+                        counted(there, "task")
+                    )
                 }
                 None => backoff.wait(error).await?,
             },

@@ -8,6 +8,7 @@ use super::directory::QueueHandle;
 use super::job_actor::needs_actor;
 use super::place::{Asker, Place};
 use super::{Coordinator, Result};
+use crate::domain::counted::counted;
 use crate::domain::ids::JobId;
 use crate::domain::job::NewJob;
 use crate::domain::logs::{Entry, Level};
@@ -37,7 +38,7 @@ impl Coordinator {
         if record.state.is_final() && record.callback_url.is_some() {
             self.shared.outbox.look_now();
         }
-        let words = format!("created {} with {} tasks", record.state, record.tally.total);
+        let words = format!("created {} with {}", record.state, counted(record.tally.total, "task"));
         let created = Entry::own(record.id, self.now(), Level::Info, words);
         self.shared.log_book.note(vec![created]);
         // The job is durable; whatever happens to its activation, it will be activated again.

@@ -64,6 +64,10 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         // Two names of one file must meet at one lock file. A file that does not exist yet has only the one name.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        // Before a lock file is made beside it.
+        if path.is_dir() {
+            return Err(StoreError::Unavailable(format!("{} is a directory", path.display())));
+        }
         let lock = LockFile::take(&path)?;
         let writer = open_writer(&path)?;
         let readers = (0..READERS).map(|_| open_reader(&path)).collect::<Result<_, _>>()?;

@@ -4,6 +4,7 @@
 //! of a run, so that a job of failures does not bury its log.
 
 use super::JobActor;
+use crate::domain::counted::counted;
 use crate::domain::ids::{Run, TaskNo, UnixMs};
 use crate::domain::job::JobRecord;
 use crate::domain::logs::{Entry, Level};
@@ -130,7 +131,7 @@ fn moves(before: &Standing, now: &JobRecord, undecided: u32) -> impl Iterator<It
         words.push((Level::Info, "failure threshold changed".to_owned()));
     }
     if before.open && !now.open {
-        words.push((Level::Info, format!("sealed with {} tasks", now.tally.total)));
+        words.push((Level::Info, format!("sealed with {}", counted(now.tally.total, "task"))));
     }
     if now.run != before.run {
         words.push((Level::Info, format!("retried: run {} started", now.run)));
@@ -156,11 +157,11 @@ fn ended(record: &JobRecord, undecided: u32) -> (Level, String) {
     let tally = &record.tally;
     let why = record.error.as_ref().map(|error| format!(": {}", error.message));
     let words = format!(
-        "ended as {}{}; {} of {} tasks succeeded, {} failed, {undecided} undecided",
+        "ended as {}{}; {} of {} succeeded, {} failed, {undecided} undecided",
         record.state,
         why.unwrap_or_default(),
         tally.succeeded,
-        tally.total,
+        counted(tally.total, "task"),
         tally.failed,
     );
     (level, words)

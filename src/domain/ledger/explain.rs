@@ -4,6 +4,7 @@
 //! something, and it is named.
 
 use super::{Ledger, TaskState, TaskStatus};
+use crate::domain::counted::{counted, verb};
 use crate::domain::ids::{TaskNo, UnixMs};
 use crate::domain::state::State;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Ledger {
                 hint("ended", format!("the job has ended as {state}"));
                 return hints;
             }
-            (State::Pending, Some(at)) => hint("starts_later", format!("starts in {} s", seconds_to(at, now))),
+            (State::Pending, Some(at)) => hint("starts_later", starts_at(at, now)),
             (State::Pending, None) => hint("not_started", "the job has not been started".into()),
             (State::Paused, _) => hint(
                 "paused",
@@ -62,35 +63,48 @@ impl Ledger {
                 let left = record.cancel_at.map_or(0, |at| seconds_to(at, now));
                 hint(
                     "canceling",
-                    format!("canceling: {leased} leased tasks may report for {left} s more"),
+                    format!(
+                        "canceling: {} may report for {left} s more",
+                        counted(leased, "leased task")
+                    ),
                 );
             }
             _ => {}
         }
         if leased > 0 {
-            hint("leased", format!("{leased} tasks are leased"));
+            hint(
+                "leased",
+                format!("{} {} leased", counted(leased, "task"), verb(leased, "is", "are")),
+            );
         }
         if let (State::Running, Some(limit)) = (record.state, record.policy.max_in_flight)
             && leased >= limit
         {
             hint(
                 "max_in_flight",
-                format!("max_in_flight is reached: no more than {limit} tasks may be leased at once"),
+                format!(
+                    "max_in_flight is reached: no more than {} may be leased at once",
+                    counted(limit, "task")
+                ),
             );
         }
         if retrying > 0 {
             let next = self.tasks.next_due().map_or(0, |at| seconds_to(at, now));
             hint(
                 "retrying",
-                format!("{retrying} failed tasks wait for their next attempt, the first for {next} s"),
+                match retrying {
+                    1 => format!("1 failed task waits for its next attempt, for {next} s"),
+                    many => format!("{many} failed tasks wait for their next attempt, the first for {next} s"),
+                },
             );
         }
         if record.state == State::Running && self.claimable() > 0 {
             hint(
                 "claimable",
                 format!(
-                    "{} tasks wait for a worker of queue {:?}",
-                    self.claimable(),
+                    "{} {} for a worker of queue {:?}",
+                    counted(self.claimable(), "task"),
+                    verb(self.claimable(), "waits", "wait"),
                     record.queue
                 ),
             );
@@ -133,6 +147,14 @@ impl Ledger {
     /// Who holds how many tasks.
     pub fn holders(&self) -> Vec<(Arc<str>, u32)> {
         self.leases.holders()
+    }
+}
+
+fn starts_at(at: UnixMs, now: UnixMs) -> String {
+    let left = seconds_to(at, now);
+    match at.to_rfc3339() {
+        Some(moment) => format!("starts at {moment}, in {left} s"),
+        None => format!("starts in {left} s"),
     }
 }
 

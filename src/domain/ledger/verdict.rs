@@ -5,6 +5,7 @@
 
 use super::Ledger;
 use super::batch::{Entry, InFlight};
+use crate::domain::counted::counted;
 use crate::domain::ids::{TaskNo, UnixMs};
 use crate::domain::job::{JobError, Tally};
 use crate::domain::policy::Policy;
@@ -168,7 +169,7 @@ impl Ledger {
         match (tally.succeeded, tally.failed) {
             (_, 0) => (State::Succeeded, None),
             (0, failed) => {
-                let message = format!("none of {failed} tasks succeeded");
+                let message = format!("none of {} succeeded", counted(failed, "task"));
                 (
                     State::Failed,
                     Some(JobError {
@@ -208,12 +209,12 @@ impl Ledger {
 pub(super) fn canceled(undecided: u32) -> JobError {
     JobError {
         code: "canceled".into(),
-        message: format!("canceled with {undecided} tasks undecided"),
+        message: format!("canceled with {} undecided", counted(undecided, "task")),
     }
 }
 
 fn threshold_exceeded(tally: &Tally) -> JobError {
-    let message = format!("{} of {} tasks failed", tally.failed, tally.total);
+    let message = format!("{} of {} failed", tally.failed, counted(tally.total, "task"));
     JobError {
         code: "threshold_exceeded".into(),
         message,
