@@ -1,7 +1,7 @@
 //! Why settings are refused.
 //!
 //! Owns: the errors, and the one bound that most settings share. Never: knows what a setting is for. Invariant: every refusal names
-//! the setting and its limit as the file spells them.
+//! the setting and its limit, as whoever set it spells them.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,21 @@ pub enum ConfigError {
     Invalid(Box<figment::Error>),
     #[error("configuration: {field} must be {limit}")]
     OutOfRange { field: &'static str, limit: String },
+    #[error("configuration: {variable} must be {limit}")]
+    VariableOutOfRange { variable: String, limit: String },
+}
+
+impl ConfigError {
+    /// Names the variable that has set the setting at fault, if one has.
+    pub(super) fn naming(self, variable_of: impl Fn(&str) -> Option<String>) -> ConfigError {
+        let ConfigError::OutOfRange { field, limit } = self else {
+            return self;
+        };
+        match variable_of(field) {
+            Some(variable) => ConfigError::VariableOutOfRange { variable, limit },
+            None => ConfigError::OutOfRange { field, limit },
+        }
+    }
 }
 
 /// Refuses the first of these settings that is 0.

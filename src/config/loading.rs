@@ -5,9 +5,9 @@
 
 use super::Config;
 use super::error::ConfigError;
-use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
-use figment::value::Value;
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 use std::path::Path;
 
@@ -48,29 +48,76 @@ impl Config {
         if file.is_file() {
             layers = layers.merge(Toml::file_exact(file));
         }
-        let layers = environment(layers, variables).merge(Serialized::defaults(flags));
+        let set: Vec<Variable> = variables.into_iter().filter_map(Variable::of).collect();
+        let layers = set.iter().fold(layers, |layers, variable| layers.merge(variable));
         let config: Config = layers
+            .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| ConfigError::Invalid(Box::new(error)))?;
-        config.check()?;
+        config
+            .check()
+            .map_err(|error| error.naming(|field| variable_of(field, &set)))?;
         Ok(config)
     }
 }
 
-/// Puts the settings among the environment's variables over the layers.
-fn environment(mut layers: Figment, variables: impl IntoIterator<Item = (String, String)>) -> Figment {
-    for (name, text) in variables {
-        let Some(name) = name.strip_prefix(ENV_PREFIX) else {
-            continue;
-        };
-        if NOT_SETTINGS.contains(&name) {
-            continue;
+/// A setting in the environment.
+struct Variable {
+    name: String,
+    /// As the file spells it.
+    key: String,
+    value: Value,
+}
+
+impl Variable {
+    fn of((name, text): (String, String)) -> Option<Variable> {
+        let bare = name.strip_prefix(ENV_PREFIX)?;
+        if NOT_SETTINGS.contains(&bare) || is_service_link(bare, &text) {
+            return None;
         }
-        let value: Value = text.parse().expect("any text is a value");
-        let key = name.to_lowercase().replace("__", ".");
-        layers = layers.merge(Serialized::default(&key, value));
+        let key = bare.to_lowercase().replace("__", ".");
+        let value = text.parse().expect("any text is a value");
+        Some(Variable { name, key, value })
     }
-    layers
+}
+
+impl Provider for &Variable {
+    fn metadata(&self) -> Metadata {
+        let name = self.name.clone();
+        Metadata::named("the environment").interpolater(move |_, _| name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Serialized::default(&self.key, &self.value).data()
+    }
+}
+
+/// The variable that has set a setting, if one has.
+fn variable_of(field: &str, set: &[Variable]) -> Option<String> {
+    let found = set.iter().find(|variable| variable.key == field)?;
+    Some(found.name.clone())
+}
+
+/// Is this one of the variables that Kubernetes and Docker set for each service, named after it? Beside a service called `tallykeeper` they
+/// begin as settings do. A port set by hand is no address, and is refused like any other unknown setting.
+fn is_service_link(name: &str, text: &str) -> bool {
+    let words = std::iter::once(0).chain(name.match_indices('_').map(|(at, _)| at + 1));
+    !name.contains("__") && words.into_iter().any(|at| is_link(&name[at..], text))
+}
+
+fn is_link(name: &str, text: &str) -> bool {
+    let Some(port) = name.strip_prefix("PORT") else {
+        let service_port = name.strip_prefix("SERVICE_PORT");
+        return name == "SERVICE_HOST" || service_port.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    };
+    let parts: Vec<&str> = port.split('_').skip(1).collect();
+    match parts.as_slice() {
+        [] => port.is_empty() && text.contains("://"),
+        [number, "TCP" | "UDP" | "SCTP"] | [number, "TCP" | "UDP" | "SCTP", "ADDR" | "PORT" | "PROTO"] => {
+            port.starts_with('_') && number.parse::<u16>().is_ok()
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +173,52 @@ mod tests {
         ] {
             let error = load(toml, &variables, &none).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_variable_or_the_line_it_comes_from() {
+        for (name, text) in [
+            ("TALLYKEEPER_HTTP__WORKERS", "many"),
+            ("TALLYKEEPER_HTTP__WORKER", "1"),
+            ("TALLYKEEPER_HTPP__WORKERS", "1"),
+            ("TALLYKEEPER_COLOUR", "red"),
+            ("TALLYKEEPER_HTTP__LIST_MAX_ITEMS", "0"),
+            ("TALLYKEEPER_NODE_LEASE_S", "0"),
+            ("TALLYKEEPER_PORT", "8080"),
+        ] {
+            let error = load("", &[(name, text)], &Flags::default()).unwrap_err().to_string();
+            assert!(error.contains(name) && !error.contains(".rs"), "{name}: {error}");
+        }
+        let error = load("listen = \"a:1\"\nstore = ]", &[], &Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+        let error = load("[http]\nlist_max_items = 0", &[], &Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("http.list_max_items"), "{error}");
+    }
+
+    #[test]
+    fn the_links_of_services_are_no_settings() {
+        let links = [
+            ("TALLYKEEPER_SERVICE_HOST", "10.0.0.7"),
+            ("TALLYKEEPER_SERVICE_PORT", "8080"),
+            ("TALLYKEEPER_SERVICE_PORT_HTTP", "8080"),
+            ("TALLYKEEPER_PORT", "tcp://10.0.0.7:8080"),
+            ("TALLYKEEPER_PORT_8080_TCP", "tcp://10.0.0.7:8080"),
+            ("TALLYKEEPER_PORT_8080_TCP_ADDR", "10.0.0.7"),
+            ("TALLYKEEPER_PORT_8080_TCP_PORT", "8080"),
+            ("TALLYKEEPER_PORT_8080_TCP_PROTO", "tcp"),
+            ("TALLYKEEPER_DB_SERVICE_HOST", "10.0.0.8"),
+            ("TALLYKEEPER_DB_PORT_5432_TCP", "tcp://10.0.0.8:5432"),
+        ];
+        assert_eq!(load("", &links, &Flags::default()).unwrap(), Config::default());
+        for (name, text) in [
+            ("TALLYKEEPER_PORT", "8080"),
+            ("TALLYKEEPER_PORTS", "tcp://x"),
+            ("TALLYKEEPER_SERVICE_HOSTS", "x"),
+            ("TALLYKEEPER_PORT_HTTP_TCP", "tcp://x"),
+            ("TALLYKEEPER_HTTP__SERVICE_HOST", "x"),
+        ] {
+            assert!(load("", &[(name, text)], &Flags::default()).is_err(), "{name}");
         }
     }
 
