@@ -7,6 +7,7 @@ use super::error::{ApiError, ApiResult};
 use super::settings::HttpSettings;
 use super::state::AppState;
 use crate::domain::ids::JobId;
+use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
@@ -56,6 +57,10 @@ impl Query {
         Ok(Query {
             pairs: pairs.into_inner(),
         })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(key, _)| key == name)
     }
 
     /// Every value of a repeatable parameter; commas separate values, too.
@@ -119,7 +124,14 @@ impl Query {
         let unknown = self.pairs.into_iter().find(|(key, _)| !known.contains(&key.as_str()));
         match unknown {
             None => Ok(()),
-            Some((key, _)) => Err(ApiError::malformed(format!("unknown parameter {key:?}")).at_field(key)),
+            Some((key, _)) => {
+                let limit = match known {
+                    [] => "absent".to_owned(),
+                    known => format!("one of {}", known.join(", ")),
+                };
+                let error = ApiError::malformed(format!("unknown parameter {key:?}"));
+                Err(error.at_field(key).keeping_to(limit))
+            }
         }
     }
 }
@@ -184,6 +196,22 @@ async fn small_json_or_default<T: DeserializeOwned + Default>(
     Ok(T::default())
 }
 
+/// Does the client ask for this media type by name?
+pub fn asks_for(req: &HttpRequest, media: &str) -> bool {
+    let accepts = req.headers().get_all(header::ACCEPT);
+    let ranges = accepts
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    ranges.into_iter().any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|named| named.eq_ignore_ascii_case(media));
+        let weights = parts.filter_map(|part| part.split_once('='));
+        let mut weights = weights.filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+        // A weight of 0 says "anything but this".
+        is_named && !weights.any(|(_, weight)| weight.trim().parse() == Ok(0.0_f32))
+    })
+}
+
 /// 200 with a JSON body.
 pub fn ok_json(value: &impl Serialize) -> ApiResult<HttpResponse> {
     json_with(HttpResponse::Ok(), value)
@@ -230,6 +258,32 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn a_media_type_is_asked_for_by_name_and_with_some_weight() {
+        let asks = |accept: &str| {
+            let req = TestRequest::get().insert_header(("accept", accept)).to_http_request();
+            asks_for(&req, "text/event-stream")
+        };
+        for yes in [
+            "text/event-stream",
+            "application/json, Text/Event-Stream;q=0.9",
+            "text/event-stream; q=1",
+        ] {
+            assert!(asks(yes), "{yes}");
+        }
+        for no in [
+            "text/event-stream;q=0",
+            "text/event-stream; Q=0.000, */*",
+            "x/text/event-stream",
+            "text/event-streams",
+            "*/*",
+            "",
+        ] {
+            assert!(!asks(no), "{no}");
+        }
+        assert!(!asks_for(&TestRequest::get().to_http_request(), "text/event-stream"));
     }
 
     #[actix_web::test]

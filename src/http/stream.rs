@@ -15,7 +15,7 @@ mod socket;
 
 use super::auth::Caller;
 use super::error::{ApiError, ApiResult};
-use super::extract::{JobPath, Query};
+use super::extract::{JobPath, Query, asks_for};
 use super::hop::is_hop;
 use super::state::AppState;
 use super::{jobs as job_routes, tickets};
@@ -142,8 +142,7 @@ fn transport(req: &HttpRequest) -> ApiResult<Transport> {
         socket::check(req)?;
         return Ok(Transport::Socket);
     }
-    let accepts = |value: &header::HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/event-stream"));
-    if req.headers().get_all(header::ACCEPT).any(accepts) {
+    if asks_for(req, "text/event-stream") {
         return Ok(Transport::Events);
     }
     Err(ApiError::upgrade_required())

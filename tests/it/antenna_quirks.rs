@@ -42,7 +42,7 @@ async fn every_path_is_served_with_and_without_its_last_slash_and_never_redirect
     let lost = send(&app.url, "GET", "/api/v2/nothing/", &[], "").await;
     assert_eq!((lost.status, lost.json()), (404, json!({"detail": "path not found"})));
     let wrong = send(&app.url, "PUT", "/api/v2/jobs/", &[], "").await;
-    assert_eq!((wrong.status, wrong.header("allow")), (405, "GET, POST"));
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "GET, POST, HEAD"));
     app.stop().await;
 }
 

@@ -157,7 +157,11 @@ async fn every_route_asks_for_its_scope_and_no_other() {
 }
 
 /// Routes about the whole node.
-const WHOLE_NODE: &[(&str, &str)] = &[("GET", "/v1/nodes"), ("POST", "/v1/nodes/{node}/drain"), ("GET", "/metrics")];
+const WHOLE_NODE: &[(&str, &str)] = &[
+    ("GET", "/v1/nodes"),
+    ("POST", "/v1/nodes/{node}/drain"),
+    ("GET", "/metrics"),
+];
 
 #[actix_web::test]
 async fn what_is_of_the_whole_node_asks_for_a_token_without_queues() {

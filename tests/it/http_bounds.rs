@@ -30,7 +30,7 @@ async fn unknown_paths_and_methods_are_problems() {
         assert!(!answer.header("x-request-id").is_empty());
     }
     let answer = send(&app.url, "PUT", "/v1/jobs", &[], "").await;
-    assert_eq!((answer.status, answer.header("allow")), (405, "POST, GET"));
+    assert_eq!((answer.status, answer.header("allow")), (405, "POST, GET, HEAD"));
     assert_eq!(answer.header("content-type"), "application/problem+json");
     app.stop().await;
 }

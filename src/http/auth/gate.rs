@@ -41,14 +41,18 @@ pub async fn pass<B: MessageBody + 'static>(
     })
 }
 
-/// As long as the body it stands for, and empty.
+/// Empty, and as long as the body it stands for, if that is known.
 struct NoBody(BodySize);
 
 impl MessageBody for NoBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
-        self.0
+        match self.0 {
+            // The end of its chunks would be written, which the client takes for the beginning of the next answer.
+            BodySize::Stream => BodySize::None,
+            known => known,
+        }
     }
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
@@ -149,7 +153,8 @@ fn check_scopes(access: Access, caller: Caller) -> ApiResult<Caller> {
 /// Refuses a parameter that the route does not have: it would be a filter or a bound that is silently not applied. Nodes add some of their
 /// own, pages are opened with anything, and clients of the older API may send what they like.
 fn check_query(entry: &Entry, req: &HttpRequest) -> ApiResult<()> {
-    if req.query_string().is_empty() || entry.access == Access::Open || antenna::serves(entry.path) || is_nodes_own(req) {
+    if req.query_string().is_empty() || entry.access == Access::Open || antenna::serves(entry.path) || is_nodes_own(req)
+    {
         return Ok(());
     }
     Query::of(req)?.only(entry.query)

@@ -9,13 +9,14 @@ use crate::domain::ids::TaskNo;
 use crate::domain::rows::Verdict;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, ApiResult};
-use crate::http::extract::{JobPath, Query, to_json};
+use crate::http::extract::{JobPath, Query, asks_for, to_json};
 use crate::http::state::AppState;
 use crate::store::{ResultFilter, ResultRow, Store};
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
 use std::sync::Arc;
+
+const NDJSON: &str = "application/x-ndjson";
 
 /// `GET /v1/jobs/{id}/results`
 pub async fn list(
@@ -28,13 +29,13 @@ pub async fn list(
     let settings = state.settings();
     let verdict = query.one("status")?.map(|text| verdict(&text)).transpose()?;
     let after = query.cursor()?.map(TaskNo);
-    let streamed = wants_ndjson(&req);
-    let default = if streamed {
-        settings.list_max_items
-    } else {
-        settings.list_default_items
+    let streamed = asks_for(&req, NDJSON);
+    // A stream without a limit goes on to the end, read in pages of this size.
+    let all = streamed && !query.has("limit");
+    let limit = match all {
+        true => settings.list_max_items,
+        false => query.list_limit(settings)?,
     };
-    let limit = query.limit(default, settings.list_max_items)?;
     query.finish()?;
     let filter = ResultFilter {
         verdict,
@@ -44,7 +45,7 @@ pub async fn list(
     };
     let store = Arc::clone(state.coordinator().store());
     if streamed {
-        lines(store, filter).await
+        lines(store, filter, (!all).then_some(limit)).await
     } else {
         page(store, filter).await
     }
@@ -75,21 +76,6 @@ fn verdict(text: &str) -> ApiResult<Verdict> {
     }
 }
 
-fn wants_ndjson(req: &HttpRequest) -> bool {
-    let accepts = req
-        .headers()
-        .get_all(header::ACCEPT)
-        .filter_map(|value| value.to_str().ok());
-    accepts.flat_map(|value| value.split(',')).any(|range| {
-        range
-            .split(';')
-            .next()
-            .unwrap_or("")
-            .trim()
-            .eq_ignore_ascii_case("application/x-ndjson")
-    })
-}
-
 /// `{"items":[…],"next_cursor":…}`
 async fn page(store: Arc<dyn Store>, mut filter: ResultFilter) -> ApiResult<HttpResponse> {
     let rows = store.results(&filter).await?;
@@ -115,54 +101,53 @@ async fn page(store: Arc<dyn Store>, mut filter: ResultFilter) -> ApiResult<Http
     Ok(pieces.respond("application/json"))
 }
 
-async fn lines(store: Arc<dyn Store>, filter: ResultFilter) -> ApiResult<HttpResponse> {
+/// Lines from where the filter begins, at most so many.
+async fn lines(store: Arc<dyn Store>, filter: ResultFilter, left: Option<u32>) -> ApiResult<HttpResponse> {
     let mut pieces = Pieces::new(store);
     // The first page is read before the answer begins, so that a store that is down is a plain 503.
-    let filter = next_page(&mut pieces, filter).await?;
-    let whole = stream::unfold(Some((pieces, filter)), |state| async move {
-        let (mut pieces, mut filter) = state?;
+    let rest = next_page(&mut pieces, Rest { filter, left }).await?;
+    let whole = stream::unfold(Some((pieces, rest)), |state| async move {
+        let (mut pieces, mut rest) = state?;
         loop {
             match pieces.next().await {
-                Ok(Some(bytes)) => return Some((Ok(bytes), Some((pieces, filter)))),
+                Ok(Some(bytes)) => return Some((Ok(bytes), Some((pieces, rest)))),
                 // An error as the last item breaks the connection off.
                 Err(error) => return Some((Err(error), None)),
-                Ok(None) => match next_page(&mut pieces, filter?).await {
-                    Ok(after) => filter = after,
+                Ok(None) => match next_page(&mut pieces, rest?).await {
+                    Ok(after) => rest = after,
                     Err(error) => return Some((Err(error), None)),
                 },
             }
         }
     });
-    Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(whole))
+    Ok(HttpResponse::Ok().content_type(NDJSON).streaming(whole))
 }
 
-/// Puts the lines of the next page behind the others; answers where the one after it begins, none if this was the end.
-async fn next_page(pieces: &mut Pieces, mut filter: ResultFilter) -> ApiResult<Option<ResultFilter>> {
-    let rows: Vec<ResultRow> = pieces.store().results(&filter).await?;
+/// What of a stream is still to be read.
+struct Rest {
+    filter: ResultFilter,
+    /// Lines; none: all there are.
+    left: Option<u32>,
+}
+
+/// Puts the lines of the next page behind the others; answers what comes after it, none if this was the end.
+async fn next_page(pieces: &mut Pieces, mut rest: Rest) -> ApiResult<Option<Rest>> {
+    if let Some(left) = rest.left {
+        rest.filter.limit = rest.filter.limit.min(left);
+    }
+    if rest.filter.limit == 0 {
+        return Ok(None);
+    }
+    let rows: Vec<ResultRow> = pieces.store().results(&rest.filter).await?;
     let Some(last) = rows.last() else {
         return Ok(None);
     };
-    filter.after = Some(last.task);
+    rest.filter.after = Some(last.task);
+    // A page may end early, at its bytes.
+    rest.left = rest.left.map(|left| left.saturating_sub(rows.len() as u32));
     for row in &rows {
         pieces.row(row)?;
         pieces.text(b"\n");
     }
-    Ok(Some(filter))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use actix_web::test::TestRequest;
-
-    #[test]
-    fn only_a_client_that_asks_for_lines_gets_them() {
-        let wants =
-            |accept: &str| wants_ndjson(&TestRequest::get().insert_header(("accept", accept)).to_http_request());
-        assert!(wants("application/x-ndjson"));
-        assert!(wants("application/json, Application/X-NDJSON;q=0.9"));
-        assert!(!wants("application/json"));
-        assert!(!wants("*/*"));
-        assert!(!wants_ndjson(&TestRequest::get().to_http_request()));
-    }
+    Ok(Some(rest))
 }

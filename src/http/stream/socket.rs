@@ -5,7 +5,9 @@
 
 use super::outlet::{Body, End};
 use crate::http::error::{ApiError, ApiResult};
-use actix_http::ws::{CloseCode, CloseReason, OpCode, Parser, ProtocolError, handshake, verify_handshake};
+use actix_http::ws::{
+    CloseCode, CloseReason, HandshakeError, OpCode, Parser, ProtocolError, handshake, verify_handshake,
+};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -16,7 +18,10 @@ const HEADER_MAX_BYTES: usize = 14;
 
 /// Refuses a request that is no proper handshake.
 pub(super) fn check(req: &HttpRequest) -> ApiResult<()> {
-    verify_handshake(req.head()).map_err(|error| ApiError::malformed(format!("no WebSocket handshake: {error}")))
+    verify_handshake(req.head()).map_err(|error| match error {
+        HandshakeError::NoVersionHeader | HandshakeError::UnsupportedVersion => ApiError::unknown_websocket(),
+        other => ApiError::malformed(format!("no WebSocket handshake: {other}")),
+    })
 }
 
 /// Switches protocols.
