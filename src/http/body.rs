@@ -350,6 +350,8 @@ fn not_inflated(error: &std::io::Error) -> ApiError {
 mod tests {
     use super::*;
     use actix_web::FromRequest;
+    use actix_web::dev::Payload;
+    use actix_web::error::PayloadError;
     use actix_web::test::TestRequest;
     use std::sync::LazyLock;
 
@@ -383,6 +385,20 @@ mod tests {
             let error = read_all(b"123456", announce, 5).await.err().unwrap();
             assert_eq!((error.problem().status, &error.problem().limit), (413, &Some(5.into())));
         }
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_is_cut_off_is_refused_without_the_words_of_a_library() {
+        let cut = [Ok(Bytes::from_static(b"{\"nam")), Err(PayloadError::Incomplete(None))];
+        let mut inner: Payload = Payload::Stream {
+            payload: Box::pin(futures_util::stream::iter(cut)),
+        };
+        let req = TestRequest::post().to_http_request();
+        let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
+        let error = read(&req, &mut payload, allowance(100, &BodyBudget::new(1 << 20))).await;
+        let problem = error.err().unwrap().problem().clone();
+        assert_eq!(problem.status, 400);
+        assert_eq!(problem.detail, "the body ends early, or is not framed as HTTP asks for");
     }
 
     #[actix_web::test]

@@ -4,9 +4,10 @@
 //! schema it refers to is in it.
 
 use super::auth::Access;
-use super::routes::{Entry, ROUTES};
+use super::routes::{Body, Entry, ROUTES};
 use super::{antenna, wire};
 use actix_web::http::Method;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use utoipa::OpenApi;
 use utoipa::openapi::content::ContentBuilder;
@@ -46,6 +47,8 @@ use utoipa::openapi::{self, Ref, Required, ResponseBuilder};
         wire::WorkerList,
         wire::QueueList,
         wire::NodeList,
+        wire::Alive,
+        wire::Ready,
         wire::Draining,
         wire::Explained,
         wire::FailureList,
@@ -129,23 +132,23 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
     for &name in entry.query {
         let kind = match name {
             "limit" | "first_task" | "after" | "logs_limit" => Type::Integer,
-            "rate_hz" => Type::Number,
+            "rate_hz" | "wait_s" => Type::Number,
             _ => Type::String,
         };
         operation = operation.parameter(parameter(name, ParameterIn::Query, Required::False, kind));
     }
+    for &name in entry.headers {
+        operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False, Type::String));
+    }
     if let Some(schema) = entry.request {
         operation = operation.request_body(Some(request_body(schema)));
     }
-    let (status, schema) = entry.response;
-    let mut good = ResponseBuilder::new().description("done");
-    if let Some(schema) = schema {
-        good = good.content(
-            "application/json",
-            ContentBuilder::new()
-                .schema(Some(Ref::from_schema_name(schema)))
-                .build(),
-        );
+    for (status, forms) in good_answers(entry) {
+        let mut good = ResponseBuilder::new().description(meaning(status));
+        for (media, body) in forms {
+            good = good.content(media, content(body));
+        }
+        operation = operation.response(status.to_string(), good);
     }
     let (schema, media) = match antenna::serves(entry.path) {
         true => ("AntennaError", "application/json"),
@@ -155,7 +158,7 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
         .schema(Some(Ref::from_schema_name(schema)))
         .build();
     let bad = ResponseBuilder::new().description("a problem").content(media, problem);
-    operation = operation.response(status.to_string(), good).response("default", bad);
+    operation = operation.response("default", bad);
     let needs = entry.access.scopes().map(|scopes| match scopes {
         (scope, None) => format!("Needs the scope `{scope}`."),
         (one, Some(other)) => format!("Needs the scope `{one}` or `{other}`."),
@@ -170,6 +173,40 @@ fn operation(entry: &Entry) -> openapi::path::Operation {
             .description(Some(needs));
     }
     operation.build()
+}
+
+/// Each good status of a route with its forms.
+fn good_answers(entry: &Entry) -> BTreeMap<u16, Vec<(&'static str, Body)>> {
+    let (status, schema) = entry.response;
+    let first = schema.map(|schema| ("application/json", Body::Of(schema)));
+    let mut answers = BTreeMap::from([(status, Vec::from_iter(first))]);
+    for answer in entry.also {
+        let forms = answers.entry(answer.status).or_default();
+        if answer.body != Body::Absent {
+            forms.push((answer.media, answer.body));
+        }
+    }
+    answers
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        101 => "a WebSocket",
+        204 => "done, or nothing there",
+        503 => "not fit",
+        _ => "done",
+    }
+}
+
+fn content(body: Body) -> openapi::Content {
+    let content = ContentBuilder::new();
+    match body {
+        Body::Absent | Body::Any => content.build(),
+        Body::Text => content
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .build(),
+        Body::Of(schema) => content.schema(Some(Ref::from_schema_name(schema))).build(),
+    }
 }
 
 fn parameter(name: &str, place: ParameterIn, required: Required, kind: Type) -> openapi::path::Parameter {

@@ -5,10 +5,10 @@
 use super::error::{ApiError, ApiResult};
 use super::extract::json_with;
 use super::state::AppState;
+use super::wire;
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use serde::Serialize;
 
 /// Upper bounds of the duration buckets, in seconds; the last ones are for long polls, and for commits repeated through an outage.
 const DURATION_BUCKETS_S: [f64; 14] = [
@@ -32,12 +32,6 @@ pub async fn healthz() -> HttpResponse {
         .body(r#"{"status":"ok"}"#)
 }
 
-#[derive(Serialize)]
-struct Ready {
-    ready: bool,
-    reasons: Vec<&'static str>,
-}
-
 /// `GET /readyz`
 pub async fn readyz(state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let readiness = state.coordinator().readiness();
@@ -51,9 +45,9 @@ pub async fn readyz(state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     json_with(
         response,
-        &Ready {
+        &wire::Ready {
             ready: readiness.ready,
-            reasons: readiness.reasons,
+            reasons: readiness.reasons.into_iter().map(str::to_owned).collect(),
         },
     )
 }

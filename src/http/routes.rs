@@ -28,8 +28,38 @@ pub struct Entry {
     pub request: Option<&'static str>,
     /// Status and schema of the good answer.
     pub response: (u16, Option<&'static str>),
+    /// Further good answers, and other forms of that one.
+    pub also: &'static [Answer],
+    /// Request headers with a meaning of their own here.
+    pub headers: &'static [&'static str],
     route: fn() -> Route,
 }
+
+/// A good answer in one of its forms.
+pub struct Answer {
+    pub status: u16,
+    pub media: &'static str,
+    pub body: Body,
+}
+
+/// What an answer's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    Absent,
+    Text,
+    /// Any JSON.
+    Any,
+    /// JSON of this schema; of each line or event, where the form is made of them.
+    Of(&'static str),
+}
+
+const fn answer(status: u16, media: &'static str, body: Body) -> Answer {
+    Answer { status, media, body }
+}
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html";
+const EVENTS: &str = "text/event-stream";
 
 impl Entry {
     /// Is HEAD answered like GET? Not where an answer takes as long as there is something to wait for.
@@ -40,7 +70,8 @@ impl Entry {
 }
 
 macro_rules! entry {
-    ($method:ident $path:literal $access:expr, $summary:literal, [$($query:literal)*], $request:expr => $status:literal $response:expr, $handler:path) => {
+    ($method:ident $path:literal $access:expr, $summary:literal, [$($query:literal)*], $request:expr => $status:literal $response:expr, $handler:path
+        $(, also [$($also:expr),*])? $(, headers [$($header:literal),*])?) => {
         Entry {
             method: Method::$method,
             path: $path,
@@ -49,6 +80,8 @@ macro_rules! entry {
             query: &[$($query),*],
             request: $request,
             response: ($status, $response),
+            also: &[$($($also),*)?],
+            headers: &[$($($header),*)?],
             route: || web::method(Method::$method).to($handler),
         }
     };
@@ -60,7 +93,8 @@ pub static ROUTES: &[Entry] = &[
         Some("PostResults") => 200 Some("ResultsPosted"), results::post),
     entry!(POST "/v1/jobs/{id}/leases" Needs(Work), "Lease tasks of one job", [],
         Some("LeaseJob") => 200 Some("Granted"), leases::lease_job),
-    entry!(POST "/v1/jobs" Needs(Submit), "Create a job", [], Some("CreateJob") => 201 Some("Job"), jobs::create),
+    entry!(POST "/v1/jobs" Needs(Submit), "Create a job", [], Some("CreateJob") => 201 Some("Job"), jobs::create,
+        also [answer(200, JSON, Body::Of("Job"))], headers ["Idempotency-Key"]),
     entry!(GET "/v1/jobs" Needs(Read), "List jobs, newest first",
         ["state" "queue" "label" "q" "cursor" "limit"], None => 200 Some("JobList"), jobs::list),
     entry!(GET "/v1/jobs/{id}" Needs(Read), "Show a job with its live progress", [], None => 200 Some("Job"), jobs::get),
@@ -92,15 +126,20 @@ pub static ROUTES: &[Entry] = &[
         Some("PostLogs") => 200 Some("LogsPosted"), logs::post),
     entry!(GET "/v1/jobs/{id}/logs" Needs(Read), "Read a job's log: the newest entries, or those after one; waits for more if asked to",
         ["after" "limit" "level" "wait_s"], None => 200 Some("LogList"), logs::list),
-    entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept",
-        ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list),
+    entry!(GET "/v1/jobs/{id}/results" Needs(Read), "Read results: a page, or NDJSON if asked for by Accept: to the end, or `limit` lines, the last one's `task` being the next `cursor`",
+        ["status" "cursor" "limit"], None => 200 Some("ResultList"), results::read::list,
+        also [answer(200, "application/x-ndjson", Body::Of("ResultOut"))]),
     entry!(GET "/v1/jobs/{id}/tasks/{task}/result" Needs(Read), "The result of one task that succeeded, verbatim", [],
-        None => 200 None, results::text::show),
-    entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show),
+        None => 200 None, results::text::show,
+        also [answer(200, JSON, Body::Any)]),
+    entry!(GET "/v1/jobs/{id}/report" Needs(Read), "A report of a job, as one HTML file", [], None => 200 None, report::show,
+        also [answer(200, HTML, Body::Text)]),
     entry!(GET "/v1/jobs/{id}/progress" Streams(Read), "Watch a job: a WebSocket, or server-sent events if asked for by Accept",
-        ["rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::job),
+        ["rate_hz" "ticket"], None => 200 None, stream::job,
+        also [answer(200, EVENTS, Body::Of("StreamMessage")), answer(101, "", Body::Absent), answer(204, "", Body::Absent)]),
     entry!(GET "/v1/progress" Streams(Read), "Watch many jobs in one stream, the newest that match",
-        ["state" "queue" "label" "rate_hz" "ticket"], None => 200 Some("StreamMessage"), stream::jobs),
+        ["state" "queue" "label" "rate_hz" "ticket"], None => 200 None, stream::jobs,
+        also [answer(200, EVENTS, Body::Of("StreamMessage")), answer(101, "", Body::Absent)]),
     entry!(POST "/v1/tickets" Needs(Read), "Make a single-use ticket for a stream", [],
         Some("CreateTicket") => 201 Some("TicketCreated"), tickets::create),
     entry!(GET "/v1/jobs/{id}/explain" Needs(Read), "Why a job is not done: what it waits for, and its undecided tasks",
@@ -122,7 +161,8 @@ pub static ROUTES: &[Entry] = &[
         Some("AntennaTasksRequest") => 200 Some("AntennaTasks"), antenna::tasks::lease),
     entry!(GET "/api/v2/jobs/next/" Either(Work, Read), "The job to be served next; 204 without one",
         ["pipeline__slug__in" "incomplete_only" "dispatch_mode" "processing_service_name"],
-        None => 200 Some("AntennaJobId"), antenna::list::next),
+        None => 200 Some("AntennaJobId"), antenna::list::next,
+        also [answer(204, "", Body::Absent)]),
     entry!(GET "/api/v2/jobs/" Either(Work, Read), "List jobs, or with ids_only those that have work, in the order they would be served",
         ["pipeline__slug__in" "ids_only" "incomplete_only" "dispatch_mode" "processing_service_name" "cursor" "limit"],
         None => 200 Some("AntennaJobList"), antenna::list::list),
@@ -138,14 +178,20 @@ pub static ROUTES: &[Entry] = &[
         None => 200 Some("AntennaProjects"), antenna::projects::list),
     entry!(POST "/api/v2/projects/{project}/pipelines/" Either(Work, Submit), "Register pipelines; each is a queue", [],
         Some("AntennaRegister") => 201 Some("AntennaRegistered"), antenna::projects::register),
-    entry!(GET "/healthz" Open, "Is the process alive?", [], None => 200 None, probes::healthz),
-    entry!(GET "/readyz" Open, "Is the node fit to serve?", [], None => 200 None, probes::readyz),
-    entry!(GET "/metrics" WholeNode(Read), "Metrics in Prometheus text form", [], None => 200 None, probes::metrics),
-    entry!(GET "/openapi.json" Open, "This document", [], None => 200 None, pages::openapi_json),
+    entry!(GET "/healthz" Open, "Is the process alive?", [], None => 200 Some("Alive"), probes::healthz),
+    entry!(GET "/readyz" Open, "Is the node fit to serve?", [], None => 200 Some("Ready"), probes::readyz,
+        also [answer(503, JSON, Body::Of("Ready"))]),
+    entry!(GET "/metrics" WholeNode(Read), "Metrics in Prometheus text form", [], None => 200 None, probes::metrics,
+        also [answer(200, "text/plain", Body::Text)]),
+    entry!(GET "/openapi.json" Open, "This document", [], None => 200 None, pages::openapi_json,
+        also [answer(200, JSON, Body::Any)]),
     entry!(GET "/docs" Open, "Leads to the API browser", [], None => 308 None, pages::docs_redirect),
-    entry!(GET "/docs/{file:.*}" Open, "The API browser", [], None => 200 None, pages::docs),
-    entry!(GET "/ui/{file:.*}" Open, "A part of the live page", [], None => 200 None, pages::asset),
-    entry!(GET "/" Open, "The live page", [], None => 200 None, pages::front),
+    entry!(GET "/docs/{file:.*}" Open, "The API browser", [], None => 200 None, pages::docs,
+        also [answer(200, "*/*", Body::Text)]),
+    entry!(GET "/ui/{file:.*}" Open, "A part of the live page", [], None => 200 None, pages::asset,
+        also [answer(200, "*/*", Body::Text)]),
+    entry!(GET "/" Open, "The live page", [], None => 200 None, pages::front,
+        also [answer(200, HTML, Body::Text)]),
 ];
 
 /// The route that a GET of this path takes.
@@ -175,7 +221,10 @@ pub fn mount(cfg: &mut web::ServiceConfig) {
         }
         mounted.push(entry.path);
         let entries: Vec<&'static Entry> = ROUTES.iter().filter(|other| other.path == entry.path).collect();
-        let head = entries.iter().any(|entry| entry.answers_head()).then_some(Method::HEAD.as_str());
+        let head = entries
+            .iter()
+            .any(|entry| entry.answers_head())
+            .then_some(Method::HEAD.as_str());
         let methods = entries.iter().map(|entry| entry.method.as_str()).chain(head);
         let allow = methods.collect::<Vec<_>>().join(", ");
         let mut resource = web::resource(antenna::spellings(entry.path));

@@ -28,6 +28,8 @@ pub fn job(view: JobView) -> wire::Job {
         run: record.run.0,
         priority: record.priority,
         open: record.open,
+        expected_total: record.expected_total,
+        start_at: record.start_at.map(Timestamp),
         labels: record.labels,
         policy: record.policy,
         node,

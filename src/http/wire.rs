@@ -46,7 +46,7 @@ pub struct Problem {
     pub field: Option<String>,
     /// What the field, or the body, must keep to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schemas::text_or_number)]
     pub limit: Option<serde_json::Value>,
     /// Where an interrupted or mistaken append goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

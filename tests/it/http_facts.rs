@@ -156,7 +156,7 @@ async fn fm38_logs_are_kept_paged_and_followed() {
         let (_, list) = app.get(&format!("{path}?after=0")).await;
         assert_eq!(
             messages(&list),
-            ["created running with 1 tasks", "a\u{1b}[31m\u{fffd}b", "two", "three"]
+            ["created running with 1 task", "a\u{1b}[31m\u{fffd}b", "two", "three"]
         );
         let first = &list["items"][1];
         assert_eq!((&first["level"], &first["source"]), (&json!("debug"), &json!("posted")));
@@ -219,7 +219,7 @@ async fn the_log_says_how_a_job_moved_and_what_failed() {
         "task 0 failed for good at attempt 1: it broke",
         "ended as partially_succeeded; 1 of 2 tasks succeeded, 1 failed, 0 undecided",
         "retried: run 2 started",
-        "ended as canceled: canceled with 1 tasks undecided; 1 of 2 tasks succeeded, 0 failed, 1 undecided",
+        "ended as canceled: canceled with 1 task undecided; 1 of 2 tasks succeeded, 0 failed, 1 undecided",
     ];
     // Nobody waits for these to be written, so the reader does.
     let mut after = 0;

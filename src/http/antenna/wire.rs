@@ -7,13 +7,29 @@ use super::lenient::{self, Text};
 use crate::http::wire::{Json, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
-/// Any error: of a request as a whole. One member's is `{"member":["…"]}`.
-#[derive(Serialize, ToSchema)]
-pub struct AntennaError {
-    pub detail: String,
+/// Any error. Of a request as a whole: `detail`, or while the node cannot take it `error`, or `detail` with `status` and `job_id`. Of one
+/// member or more: `{"member":["…"]}`.
+pub struct AntennaError;
+
+impl PartialSchema for AntennaError {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let words = AdditionalProperties::RefOr(RefOr::T(ArrayBuilder::new().items(text()).into()));
+        ObjectBuilder::new()
+            .property("detail", text())
+            .property("error", text())
+            .property("status", text())
+            .property("job_id", ObjectBuilder::new().schema_type(Type::Integer))
+            .additional_properties(Some(words))
+            .into()
+    }
 }
+
+impl ToSchema for AntennaError {}
 
 /// A job that has work.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -41,7 +57,6 @@ pub struct AntennaJobList {
     pub next: Option<String>,
     pub previous: Option<String>,
     /// With `ids_only`: id and pipeline_slug alone.
-    #[schema(value_type = Vec<AntennaJob>)]
     pub results: Vec<AntennaListed>,
 }
 
@@ -52,6 +67,18 @@ pub enum AntennaListed {
     Id(AntennaJobId),
     Job(Box<AntennaJob>),
 }
+
+impl PartialSchema for AntennaListed {
+    fn schema() -> RefOr<Schema> {
+        // A job has the members of the shorter form as well, so it is not exactly one of them.
+        let forms = AnyOfBuilder::new()
+            .item(Ref::from_schema_name("AntennaJob"))
+            .item(Ref::from_schema_name("AntennaJobId"));
+        forms.into()
+    }
+}
+
+impl ToSchema for AntennaListed {}
 
 /// A job.
 #[derive(Serialize, ToSchema)]

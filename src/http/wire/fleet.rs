@@ -78,6 +78,21 @@ pub struct Node {
     pub seen_at: Timestamp,
 }
 
+/// `GET /healthz`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alive {
+    /// `ok`
+    pub status: String,
+}
+
+/// `GET /readyz`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ready {
+    pub ready: bool,
+    /// Why not, in stable words such as `store_unavailable`.
+    pub reasons: Vec<String>,
+}
+
 /// `POST /v1/nodes/{node}/drain`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Draining {

@@ -2,6 +2,7 @@
 //!
 //! Owns: their shapes. Never: validates. Invariant: unknown members of a request are refused.
 
+use super::schemas::PolicyIn;
 use super::{Json, Timestamp};
 use crate::domain::job::{JobError, Stage};
 use crate::domain::policy::{FailureThreshold, Policy};
@@ -35,6 +36,7 @@ pub struct CreateJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Timestamp>,
     #[serde(default)]
+    #[schema(value_type = PolicyIn)]
     pub policy: Policy,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -87,8 +89,14 @@ pub struct Job {
     pub run: u32,
     pub priority: i32,
     pub open: bool,
+    /// As it was created with: how many tasks an open job is going to have.
+    #[serde(default)]
+    pub expected_total: Option<u32>,
     pub labels: BTreeMap<String, String>,
     pub policy: Policy,
+    /// When a pending job starts by itself.
+    #[serde(default)]
+    pub start_at: Option<Timestamp>,
     /// The owning node, while the job is active.
     pub node: Option<String>,
     pub epoch: Option<i64>,

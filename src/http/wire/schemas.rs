@@ -26,6 +26,47 @@ fn counts() -> ObjectBuilder {
     ObjectBuilder::new().additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(plain(Type::Integer).into()))))
 }
 
+/// Says that every member is there; those of `but` need not be.
+fn always(object: ObjectBuilder, but: &[&str]) -> Schema {
+    let mut object = object.build();
+    let names = object.properties.keys().filter(|name| !but.contains(&name.as_str()));
+    object.required = names.cloned().collect();
+    object.into()
+}
+
+/// Text, or a whole number.
+pub(super) fn text_or_number() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
+        .into()
+}
+
+/// A [`Policy`] as it is asked for: what is absent takes its default.
+#[derive(Debug)]
+pub(super) struct PolicyIn;
+
+/// The same of its [`Backoff`].
+#[derive(Debug)]
+pub(super) struct BackoffIn;
+
+fn policy(backoff: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .property("max_attempts", plain(Type::Integer))
+        .property("lease_timeout_s", plain(Type::Integer))
+        .property("backoff", Ref::from_schema_name(backoff))
+        .property("failure_threshold", Ref::from_schema_name("FailureThreshold"))
+        .property("abort_early", plain(Type::Boolean))
+        .property("max_in_flight", nullable(Type::Integer))
+}
+
+fn backoff() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .property("initial_s", plain(Type::Number))
+        .property("factor", plain(Type::Number))
+        .property("max_s", plain(Type::Number))
+        .property("jitter", plain(Type::Number))
+}
+
 macro_rules! schema {
     ($type:ident => $build:expr $(, uses $($used:ident),+)?) => {
         impl PartialSchema for $type {
@@ -58,31 +99,23 @@ schema!(Stage => ObjectBuilder::new()
     .property("name", plain(Type::String))
     .required("key")
     .required("name"));
-schema!(JobError => ObjectBuilder::new()
+schema!(JobError => always(ObjectBuilder::new()
     .property("code", plain(Type::String))
-    .property("message", plain(Type::String)));
+    .property("message", plain(Type::String)), &[]));
 schema!(FailureThreshold => OneOfBuilder::new()
     .item(ObjectBuilder::new().property("ratio", plain(Type::Number)).required("ratio"))
     .item(ObjectBuilder::new().property("count", plain(Type::Integer)).required("count")));
-schema!(Backoff => ObjectBuilder::new()
-    .property("initial_s", plain(Type::Number))
-    .property("factor", plain(Type::Number))
-    .property("max_s", plain(Type::Number))
-    .property("jitter", plain(Type::Number)));
-schema!(Policy => ObjectBuilder::new()
-    .property("max_attempts", plain(Type::Integer))
-    .property("lease_timeout_s", plain(Type::Integer))
-    .property("backoff", Ref::from_schema_name("Backoff"))
-    .property("failure_threshold", Ref::from_schema_name("FailureThreshold"))
-    .property("abort_early", plain(Type::Boolean))
-    .property("max_in_flight", nullable(Type::Integer)), uses Backoff, FailureThreshold);
-schema!(StageProgress => ObjectBuilder::new()
+schema!(Backoff => always(backoff(), &[]));
+schema!(BackoffIn => Schema::from(backoff()));
+schema!(Policy => always(policy("Backoff"), &["max_in_flight"]), uses Backoff, FailureThreshold);
+schema!(PolicyIn => Schema::from(policy("BackoffIn")), uses BackoffIn, FailureThreshold);
+schema!(StageProgress => always(ObjectBuilder::new()
     .property("key", plain(Type::String))
     .property("name", plain(Type::String))
     .property("reached", plain(Type::Integer))
     .property("total", plain(Type::Integer))
-    .property("fraction", nullable(Type::Number)));
-schema!(Progress => ObjectBuilder::new()
+    .property("fraction", nullable(Type::Number)), &[]));
+schema!(Progress => always(ObjectBuilder::new()
     .property("seq", plain(Type::Integer))
     .property("total", plain(Type::Integer))
     .property("pending", plain(Type::Integer))
@@ -94,7 +127,7 @@ schema!(Progress => ObjectBuilder::new()
     .property("rate_per_s", nullable(Type::Number))
     .property("eta_s", nullable(Type::Number))
     .property("counters", counts())
-    .property("stages", ArrayBuilder::new().items(Ref::from_schema_name("StageProgress"))), uses StageProgress);
+    .property("stages", ArrayBuilder::new().items(Ref::from_schema_name("StageProgress"))), &[]), uses StageProgress);
 
 #[cfg(test)]
 mod tests {
