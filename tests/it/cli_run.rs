@@ -254,3 +254,40 @@ fn a_store_in_use_is_refused_with_its_name() {
     let first = Ran::from(child.wait_with_output().expect("it can be waited for"));
     assert_eq!(first.code, Some(0), "{}", first.stderr);
 }
+
+#[test]
+fn a_wrong_line_is_wrong_usage() {
+    let runner = Runner::new();
+    // Read before anything is asked of a server, which does not exist.
+    let server = ["--server", "http://127.0.0.1:9"];
+    let arguments = [&["submit", "--name", "n", "--queue", "q"][..], &server].concat();
+    for line in ["{\"n\":1}\nnot JSON\n", "\u{0}\n"] {
+        let ran = runner.run(line, &arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains("is not JSON"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn nothing_is_made_for_a_node_that_cannot_start() {
+    let runner = Runner::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let ran = runner.run("", &["serve", "--listen", &address, "--store", "sqlite:./never.db"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("cannot listen on {address}")),
+        "{}",
+        ran.stderr
+    );
+    std::fs::create_dir(runner.directory.join("folder")).expect("a new directory");
+    let ran = runner.run("", &["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:./folder"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("folder is a directory"), "{}", ran.stderr);
+    let mut left: Vec<_> = std::fs::read_dir(&runner.directory)
+        .expect("the directory is there")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    left.sort();
+    assert_eq!(left, ["folder"]);
+}
