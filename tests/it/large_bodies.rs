@@ -162,7 +162,7 @@ async fn fm36_a_long_post_that_makes_no_sense_counts_nothing(place: Place) {
             "begins at byte",
         ),
         (
-            format!("{open},{{\"lease\":{lease},\"status\":1 2}}]}}"),
+            format!("{open},{{\"lease\":{lease},\"status\":\"failed\" 2}}]}}"),
             json!("results[3]"),
             "line 1 column",
         ),
