@@ -59,6 +59,7 @@ mod nodes_drain;
 mod nodes_fail;
 mod nodes_trust;
 mod openapi_answers;
+mod openapi_held;
 mod openapi_schema;
 mod operations;
 mod page_access;
