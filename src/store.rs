@@ -127,8 +127,16 @@ pub enum BatchAnswer {
     Committed,
     /// The queue's epoch is another, or the job's row is not where its guarded UPDATE expects it: nothing of this job was written.
     Fenced,
-    /// Somebody else's transaction holds the job's row: nothing of this job was written. Repeat later; the others did not wait for it.
+    /// Somebody else holds the job's row, or takes its queue over: nothing of this job was written. Repeat later; the others did not wait.
     Blocked,
+}
+
+/// A snapshot as it was saved last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedSnapshot {
+    /// Whatever is to replace it needs a larger one.
+    pub version: i64,
+    pub bytes: Vec<u8>,
 }
 
 /// A job's coalesced state. `bytes` are opaque to the store.
@@ -350,12 +358,13 @@ pub trait JobStore: Send + Sync {
     /// or replace a failure by a success of the same (job, run, task); attempts and late results are inserted once; the guarded
     /// UPDATE, the promoted late results and, if it ends the job, the completion event go with them. A guarded UPDATE that finds the
     /// row elsewhere (state, run or number of tasks) is `Committed` if `changed_seq` shows it is our own, else that job is left out whole
-    /// and answered `Fenced`. So is a job whose rows refer to a blob that is gone; the others are marked as referred to. A row that somebody else has locked is not waited for: its job is left out whole and answered `Blocked`.
+    /// and answered `Fenced`. So is a job whose rows refer to a blob that is gone; the others are marked as referred to. A row that somebody
+    /// else has locked is not waited for, nor is a take-over of the queue: its job is left out whole and answered `Blocked`.
     /// Answers are in the order of `batches`. `Rejected` if any value is refused: then nothing was written.
     async fn commit(&self, batches: &[JobBatch]) -> Result<Vec<BatchAnswer>>;
 
     /// Saves snapshots of many jobs in one transaction; each only if its `version` is larger than the stored one. A job whose epoch is
-    /// another is skipped and answered `Fenced`.
+    /// another is skipped and answered `Fenced`, one whose queue is being taken over `Blocked`.
     async fn save_snapshots(&self, snapshots: &[SnapshotRow]) -> Result<Vec<BatchAnswer>>;
 
     /// Removes a final job's row, snapshot and idempotency key in one transaction that proves ownership first (`Fenced`), and notes that
@@ -378,7 +387,7 @@ pub trait ReadStore: Send + Sync {
     /// Ids of jobs that need an actor: every ACTIVE one, and pending ones with a `start_at`; ascending, above `after`.
     async fn list_unfinished(&self, queue: QueueId, after: JobId, limit: u32) -> Result<Vec<JobId>>;
 
-    async fn snapshot(&self, job: JobId) -> Result<Option<Vec<u8>>>;
+    async fn snapshot(&self, job: JobId) -> Result<Option<SavedSnapshot>>;
 
     /// Facts with a larger `seq`, in order of `seq`, at most `limit`.
     async fn facts(&self, job: JobId, after: Seq, limit: u32) -> Result<Vec<Fact>>;

@@ -75,22 +75,31 @@ async fn save_some(
             fits
         });
         let rest = rows.split_off(fit.count());
-        save_until(shared, &rows, deadline).await?;
+        save_until(shared, rows, deadline).await?;
         rows = rest;
     }
     Ok(())
 }
 
-async fn save_until(shared: &Shared, rows: &[SnapshotRow], deadline: Instant) -> Result<(), StoreError> {
+async fn save_until(shared: &Shared, mut rows: Vec<SnapshotRow>, deadline: Instant) -> Result<(), StoreError> {
     loop {
-        match shared.store.save_snapshots(rows).await {
+        match shared.store.save_snapshots(&rows).await {
             Ok(answers) => {
-                let fenced = answers.iter().filter(|answer| **answer == BatchAnswer::Fenced).count();
-                if fenced > 0 {
+                let of = |kind| answers.iter().filter(|answer| **answer == kind).count();
+                if of(BatchAnswer::Fenced) > 0 {
+                    let fenced = of(BatchAnswer::Fenced);
                     tracing::warn!(fenced, "snapshots of queues that belong to another node were not saved");
                 }
-                metrics::counter!("tallykeeper_snapshots_total").increment(rows.len() as u64);
-                return Ok(());
+                metrics::counter!("tallykeeper_snapshots_total").increment(of(BatchAnswer::Committed) as u64);
+                let mut answers = answers.into_iter();
+                rows.retain(|_| answers.next() == Some(BatchAnswer::Blocked));
+                if rows.is_empty() {
+                    return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    return Err(StoreError::Unavailable("take-overs of queues are under way".into()));
+                }
+                tokio::time::sleep(RETRY).await;
             }
             Err(error) if error.is_retryable() && Instant::now() < deadline => tokio::time::sleep(RETRY).await,
             Err(error) => return Err(error),

@@ -5,12 +5,17 @@
 //! Invariant: each step of the protocol that is left out lets the checker find a history that breaks a promise, so the check can fail.
 #![allow(clippy::print_stderr, reason = "how much was checked is worth reading")]
 
+mod state;
+
+use state::{Action, Node, Phase, State, Taking, Write};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 const NODES: usize = 2;
 const TASKS: usize = 2;
 const MOST_EPOCHS: u8 = 3;
 const MOST_CRASHES: u8 = 1;
+/// Connections that break while the store goes on with what it got.
+const MOST_CUTS: u8 = 1;
 
 /// Which of the fence's steps are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,148 +32,8 @@ enum Protocol {
     LoadBeforeEpoch,
     /// An answer goes out before the commit.
     AnswerBeforeCommit,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Phase {
-    Begun,
-    Locked,
-    Proved,
-    /// Durable, but its node has not heard so.
-    Committed,
-}
-
-/// A transaction that stores the outcome of one task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Write {
-    task: usize,
-    epoch: u8,
-    phase: Phase,
-    /// The store's epoch as its first snapshot saw it.
-    seen_at_start: u8,
-}
-
-impl Write {
-    fn holds_lock(&self) -> bool {
-        matches!(self.phase, Phase::Locked | Phase::Proved)
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-enum Taking {
-    #[default]
-    No,
-    /// Waits for the exclusive lock. With what it has loaded too early, where the protocol is broken so.
-    Waiting([bool; TASKS]),
-    Locked([bool; TASKS]),
-    Owns(u8, [bool; TASKS]),
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Node {
-    /// The epoch under which it believes to own the queue.
-    believes: Option<u8>,
-    /// Tasks its ledger knows as decided.
-    ledger: [bool; TASKS],
-    write: Option<Write>,
-    taking: Taking,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct State {
-    epoch: u8,
-    owner: Option<usize>,
-    /// Its lease has run out by the store's clock; the node itself may not know, and act on.
-    lease_over: [bool; NODES],
-    /// Outcome rows.
-    rows: [bool; TASKS],
-    nodes: [Node; NODES],
-    /// Transactions whose process is gone: the store may still commit them, or not.
-    orphans: Vec<Write>,
-    /// How often a result of this task was answered `counted`.
-    counted: [u8; TASKS],
-    crashes: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Action {
-    Report {
-        node: usize,
-        task: usize,
-    },
-    Lock {
-        node: usize,
-    },
-    Prove {
-        node: usize,
-    },
-    Commit {
-        node: usize,
-    },
-    Answer {
-        node: usize,
-    },
-    /// The connection breaks; the node repeats the identical transaction.
-    Cut {
-        node: usize,
-    },
-    Crash {
-        node: usize,
-    },
-    OrphanCommits(usize),
-    OrphanEnds(usize),
-    LeaseEnds {
-        node: usize,
-    },
-    Renew {
-        node: usize,
-    },
-    BeginTaking {
-        node: usize,
-    },
-    LockExclusively {
-        node: usize,
-    },
-    Take {
-        node: usize,
-    },
-    Load {
-        node: usize,
-    },
-}
-
-impl State {
-    fn may_take(&self, node: usize) -> bool {
-        self.owner.is_none_or(|owner| owner == node || self.lease_over[owner])
-    }
-
-    fn writers(&self) -> impl Iterator<Item = &Write> {
-        self.nodes
-            .iter()
-            .filter_map(|node| node.write.as_ref())
-            .chain(&self.orphans)
-    }
-
-    fn exclusively_locked(&self) -> bool {
-        self.nodes.iter().any(|node| matches!(node.taking, Taking::Locked(_)))
-    }
-
-    /// A shared lock is only tried, and refused as soon as somebody waits for the exclusive one.
-    fn shared_lock_refused(&self) -> bool {
-        self.exclusively_locked() || self.nodes.iter().any(|node| matches!(node.taking, Taking::Waiting(_)))
-    }
-
-    fn fence_off(&mut self, node: usize) {
-        self.nodes[node] = Node {
-            taking: self.nodes[node].taking,
-            ..Node::default()
-        };
-    }
-
-    fn count(&mut self, node: usize, task: usize) {
-        self.nodes[node].ledger[task] = true;
-        self.counted[task] += 1;
-    }
+    /// A writer whose shared lock is refused believes that it lost the queue, asks, and starts over under the epoch it had.
+    RefusedIsFenced,
 }
 
 impl Protocol {
@@ -176,10 +41,12 @@ impl Protocol {
         match write.phase {
             Phase::Begun => actions.push(Action::Lock { node }),
             Phase::Locked => actions.push(Action::Prove { node }),
+            // Two inserts of one row: the later one waits for the transaction of the earlier.
+            Phase::Proved if state.orphan_writes(write.task) => {}
             Phase::Proved => actions.push(Action::Commit { node }),
             Phase::Committed => actions.push(Action::Answer { node }),
         }
-        if write.phase != Phase::Begun {
+        if write.phase != Phase::Begun && state.cuts < MOST_CUTS {
             actions.push(Action::Cut { node });
         }
         debug_assert!(state.nodes[node].write.is_some());
@@ -189,6 +56,8 @@ impl Protocol {
         let refused = self != Protocol::NoSharedLock && state.shared_lock_refused();
         match &mut state.nodes[node].write {
             Some(write) if !refused => write.phase = Phase::Locked,
+            // Tried again later: nobody knows yet who will own the queue.
+            _ if self != Protocol::RefusedIsFenced => {}
             _ => state.fence_off(node),
         }
     }
@@ -251,6 +120,9 @@ impl Model for Protocol {
                 Taking::Locked(_) => actions.push(Action::Take { node }),
                 Taking::Owns(..) => actions.push(Action::Load { node }),
             }
+            if it.doubts == Some(state.epoch) && state.owner == Some(node) && it.taking == Taking::No {
+                actions.push(Action::Reload { node });
+            }
             if state.crashes < MOST_CRASHES && *it != Node::default() {
                 actions.push(Action::Crash { node });
             }
@@ -296,12 +168,14 @@ impl Model for Protocol {
             }
             Action::Cut { node } => {
                 let seen_at_start = state.epoch;
-                let write = state.nodes[node].write.as_mut()?;
-                *write = Write {
+                let write = state.nodes[node].write?;
+                state.cuts += 1;
+                state.orphans.extend(Some(write).filter(Write::holds_lock));
+                state.nodes[node].write = Some(Write {
                     phase: Phase::Begun,
                     seen_at_start,
-                    ..*write
-                };
+                    ..write
+                });
             }
             Action::Crash { node } => {
                 let gone = std::mem::take(&mut state.nodes[node]);
@@ -349,6 +223,13 @@ impl Model for Protocol {
                 state.nodes[node] = Node {
                     believes: Some(epoch),
                     ledger,
+                    ..Node::default()
+                };
+            }
+            Action::Reload { node } => {
+                state.nodes[node] = Node {
+                    believes: state.nodes[node].doubts,
+                    ledger: state.rows,
                     ..Node::default()
                 };
             }
@@ -425,6 +306,10 @@ fn every_step_of_the_fence_is_needed() {
             "the owner knows every row that is not its own in flight",
         ),
         (Protocol::AnswerBeforeCommit, "an acknowledged result is durable"),
+        (
+            Protocol::RefusedIsFenced,
+            "the owner knows every row that is not its own in flight",
+        ),
     ] {
         let any_failure = HasDiscoveries::AnyFailures;
         let checked = protocol

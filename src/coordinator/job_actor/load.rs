@@ -19,6 +19,13 @@ const FACTS_PER_PAGE: u32 = 20_000;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
+/// A job as it is stored.
+struct Loaded {
+    ledger: Ledger,
+    /// Version of its snapshot; 0 without one.
+    saved_version: i64,
+}
+
 impl JobActor {
     pub(super) fn load(&mut self, newer_tokens: NewerTokens, ctx: &mut Context<Self>) {
         let fence = self.fence;
@@ -28,13 +35,15 @@ impl JobActor {
                 return; // A later load is under way.
             }
             match loaded {
-                Ok(ledger) => actor.loaded(ledger, ctx),
+                Ok(loaded) => actor.loaded(loaded, ctx),
                 Err(error) => actor.load_failed(&error, ctx),
             }
         }));
     }
 
-    fn loaded(&mut self, ledger: Ledger, ctx: &mut Context<Self>) {
+    fn loaded(&mut self, Loaded { ledger, saved_version }: Loaded, ctx: &mut Context<Self>) {
+        // Whoever saved it may have had a clock that is ahead of this one.
+        self.saved_version = self.saved_version.max(saved_version);
         self.saved_revision = ledger.revision();
         self.saved_decided = ledger.decided();
         self.ledger = Some(ledger);
@@ -69,7 +78,7 @@ async fn load_until_known(
     job: JobId,
     fence: Fence,
     newer_tokens: NewerTokens,
-) -> Result<Ledger, StoreError> {
+) -> Result<Loaded, StoreError> {
     let mut wait = FIRST_RETRY;
     loop {
         match load_once(&shared, job, fence, newer_tokens).await {
@@ -83,7 +92,7 @@ async fn load_until_known(
     }
 }
 
-async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: NewerTokens) -> Result<Ledger, StoreError> {
+async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: NewerTokens) -> Result<Loaded, StoreError> {
     let _turn = shared
         .loads
         .acquire()
@@ -92,7 +101,8 @@ async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: Newe
     let record = shared.store.job(job).await?.ok_or(StoreError::NotFound("job"))?;
     let snapshot = shared.store.snapshot(job).await?;
     let corrupt = |error: crate::domain::ledger::CorruptJob| StoreError::Corrupt(error.to_string());
-    let mut loading = Loading::new(record, snapshot.as_deref());
+    let saved_version = snapshot.as_ref().map_or(0, |saved| saved.version);
+    let mut loading = Loading::new(record, snapshot.as_ref().map(|saved| saved.bytes.as_slice()));
     loop {
         let facts = shared.store.facts(job, loading.after(), FACTS_PER_PAGE).await?;
         let is_last = facts.len() < FACTS_PER_PAGE as usize;
@@ -108,7 +118,7 @@ async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: Newe
         restores_leases: settings.restores_leases,
         ..Bounds::default()
     };
-    loading
+    let ledger = loading
         .finish(
             fence,
             bounds,
@@ -116,5 +126,6 @@ async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: Newe
             newer_tokens,
             shared.clock.now(),
         )
-        .map_err(corrupt)
+        .map_err(corrupt)?;
+    Ok(Loaded { ledger, saved_version })
 }

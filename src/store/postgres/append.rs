@@ -67,12 +67,7 @@ async fn insert(session: &Session, job: JobId, fence: Fence, first: i32, chunk: 
     let keyed = chunk.has_keys();
     let statement: Statement = session.prepare(if keyed { APPEND_KEYED } else { APPEND }).await?;
     let proof = fence::open(session, std::iter::once(fence)).await?;
-    if !proof.covers(fence) {
-        return Err(StoreError::Fenced(format!(
-            "queue {} at epoch {}",
-            fence.queue, fence.epoch
-        )));
-    }
+    proof.require(fence)?;
     let keyed_params: [&(dyn ToSql + Sync); 5] = [&job.0, &fence.queue.0, &first, &chunk.keys, &chunk.payloads];
     let plain_params: [&(dyn ToSql + Sync); 4] = [&job.0, &fence.queue.0, &first, &chunk.payloads];
     let params: Params<'_> = if keyed { &keyed_params } else { &plain_params };

@@ -7,7 +7,7 @@
 //! must wait for the answer of the guard.
 
 use super::Postgres;
-use super::fence;
+use super::fence::{self, Standing};
 use super::gather::{AttemptColumns, EventColumns, OutcomeColumns, PromoteColumns, UpdateColumns};
 use super::session::{Params, Session};
 use crate::domain::rows::{JobBatch, JobUpdate};
@@ -57,10 +57,15 @@ struct Refused {
 async fn attempt(session: &Session, members: &[Member<'_>]) -> Result<Refused> {
     let statements = Statements::prepare(session).await?;
     let proof = fence::open(session, members.iter().map(|(_, batch)| batch.fence)).await?;
-    let (owned, foreign): (Vec<Member<'_>>, Vec<Member<'_>>) =
-        members.iter().partition(|(_, batch)| proof.covers(batch.fence));
-    let mut refused: HashMap<usize, BatchAnswer> =
-        foreign.iter().map(|(index, _)| (*index, BatchAnswer::Fenced)).collect();
+    let mut refused = HashMap::new();
+    let mut owned = Vec::with_capacity(members.len());
+    for member in members {
+        match proof.standing(member.1.fence) {
+            Standing::Proven => owned.push(*member),
+            Standing::Undecided => drop(refused.insert(member.0, BatchAnswer::Blocked)),
+            Standing::Lost => drop(refused.insert(member.0, BatchAnswer::Fenced)),
+        }
+    }
     let rows = Rows::gather(&owned)?;
     if rows.updates.is_empty() && rows.late.is_empty() && rows.blobs.is_empty() {
         let (written, ended) = join(rows.write(session, &statements), session.commit()).await;

@@ -45,12 +45,7 @@ pub(super) async fn delete(store: &Postgres, job: JobId, fence: Fence, run: Run)
 async fn delete_row(session: &Session, job: JobId, fence: Fence, run: Run) -> Result<bool> {
     let run = row::narrow("run", run.0)?;
     let proof = fence::open(session, std::iter::once(fence)).await?;
-    if !proof.covers(fence) {
-        return Err(StoreError::Fenced(format!(
-            "queue {} at epoch {}",
-            fence.queue, fence.epoch
-        )));
-    }
+    proof.require(fence)?;
     let deleted = session.first(DELETE, &[&job.0, &fence.queue.0, &run]).await?.is_some();
     if deleted {
         for sql in WITH_IT {

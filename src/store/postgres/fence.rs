@@ -7,12 +7,14 @@
 //! therefore newer than the lock. A take-over holds the exclusive lock while it bumps the epoch. So either the take-over came first, and
 //! the second statement sees its epoch; or the lock came first, and the take-over waits for this transaction to end. One statement doing
 //! both would read the epoch as it was before the lock was granted. The lock is only tried: while a take-over waits it is refused, which
-//! keeps overlapping old writers from starving the take-over, and no writer ever waits for one.
+//! keeps overlapping old writers from starving the take-over, and no writer ever waits for one. A refused lock says nothing about who will own
+//! the queue: its writer tries again later, and then meets another epoch, or gets the lock. It must not start over under the epoch it has: a
+//! transaction of its own may still be under way, unseen.
 
 use super::session::Session;
 use crate::domain::ids::{Epoch, QueueId};
 use crate::domain::job::Fence;
-use crate::store::Result;
+use crate::store::{Result, StoreError};
 use futures_util::future::join3;
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,14 +24,45 @@ pub const LOCK_NAMESPACE: i32 = 0x5441_4c59;
 const TRY_LOCK: &str = include_str!("queries/queues/try_lock.sql");
 const FENCE: &str = include_str!("queries/queues/fence.sql");
 
-/// The queues whose lock this transaction holds, with their epochs.
+/// What a transaction knows of the queues it wants to write to.
 pub(super) struct Proof {
     epochs: HashMap<QueueId, Epoch>,
+    locked: BTreeSet<QueueId>,
+}
+
+/// Where a writer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It owns the queue until its transaction ends.
+    Proven,
+    /// A take-over waits, and nobody knows yet whether it comes about: it may be waiting for a transaction of this very writer, whose answer
+    /// got lost. Only repeating the call tells.
+    Undecided,
+    /// The queue has another epoch, or is gone.
+    Lost,
 }
 
 impl Proof {
-    pub(super) fn covers(&self, fence: Fence) -> bool {
-        self.epochs.get(&fence.queue) == Some(&fence.epoch)
+    pub(super) fn standing(&self, fence: Fence) -> Standing {
+        if self.epochs.get(&fence.queue) != Some(&fence.epoch) {
+            Standing::Lost
+        } else if self.locked.contains(&fence.queue) {
+            Standing::Proven
+        } else {
+            Standing::Undecided
+        }
+    }
+
+    /// For calls about one queue.
+    pub(super) fn require(&self, fence: Fence) -> Result<()> {
+        let Fence { queue, epoch } = fence;
+        match self.standing(fence) {
+            Standing::Proven => Ok(()),
+            Standing::Undecided => Err(StoreError::Unavailable(format!(
+                "a take-over of queue {queue} is under way"
+            ))),
+            Standing::Lost => Err(StoreError::Fenced(format!("queue {queue} at epoch {epoch}"))),
+        }
     }
 }
 
@@ -49,16 +82,14 @@ pub(super) async fn open(session: &Session, fences: impl Iterator<Item = Fence>)
     )
     .await;
     begun?;
-    let locked: BTreeSet<i32> = locks?
+    let locked = locks?
         .iter()
         .filter(|row| row.get("locked"))
-        .map(|row| row.get("queue_id"))
+        .map(|row| QueueId(row.get("queue_id")))
         .collect();
     let epochs = epochs?
         .iter()
-        .map(|row| (row.get::<_, i32>("queue_id"), Epoch(row.get("epoch"))))
-        .filter(|(queue, _)| locked.contains(queue))
-        .map(|(queue, epoch)| (QueueId(queue), epoch))
+        .map(|row| (QueueId(row.get("queue_id")), Epoch(row.get("epoch"))))
         .collect();
-    Ok(Proof { epochs })
+    Ok(Proof { epochs, locked })
 }

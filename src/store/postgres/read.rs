@@ -7,7 +7,9 @@ use super::row::{self, narrow};
 use crate::domain::ids::{JobId, QueueId, Run, Seq, TaskNo};
 use crate::domain::job::JobRecord;
 use crate::domain::rows::{Fact, Verdict};
-use crate::store::{FailureRow, JobFilter, ReadStore, Result, ResultFilter, ResultRow, SpentAttempt, TaskRow};
+use crate::store::{
+    FailureRow, JobFilter, ReadStore, Result, ResultFilter, ResultRow, SavedSnapshot, SpentAttempt, TaskRow,
+};
 use async_trait::async_trait;
 
 const JOB: &str = include_str!("queries/jobs/get.sql");
@@ -62,9 +64,12 @@ impl ReadStore for Postgres {
         Ok(rows.iter().map(|row| JobId(row.get(0))).collect())
     }
 
-    async fn snapshot(&self, job: JobId) -> Result<Option<Vec<u8>>> {
+    async fn snapshot(&self, job: JobId) -> Result<Option<SavedSnapshot>> {
         let row = self.reader().await?.first(SNAPSHOT, &[&job.0]).await?;
-        Ok(row.map(|row| row.get(0)))
+        Ok(row.map(|row| SavedSnapshot {
+            version: row.get("version"),
+            bytes: row.get("bytes"),
+        }))
     }
 
     async fn facts(&self, job: JobId, after: Seq, limit: u32) -> Result<Vec<Fact>> {

@@ -2,7 +2,8 @@
 //!
 //! Owns: nothing but the statement. Never: reads their bytes. Invariant: a stored snapshot is never replaced by an older one.
 
-use super::{Postgres, fence, session::Session};
+use super::fence::{self, Standing};
+use super::{Postgres, session::Session};
 use crate::store::{BatchAnswer, Result, SnapshotRow};
 use futures_util::future::join;
 use std::collections::BTreeMap;
@@ -23,7 +24,10 @@ async fn write(session: &Session, snapshots: &[SnapshotRow]) -> Result<Vec<Batch
     let proof = fence::open(session, snapshots.iter().map(|row| row.fence)).await?;
     // One row per job, the newest, in the order of jobs: two nodes never lock the same rows in different orders.
     let mut newest: BTreeMap<_, &SnapshotRow> = BTreeMap::new();
-    for row in snapshots.iter().filter(|row| proof.covers(row.fence)) {
+    for row in snapshots
+        .iter()
+        .filter(|row| proof.standing(row.fence) == Standing::Proven)
+    {
         let kept = newest.entry(row.job).or_insert(row);
         if kept.version < row.version {
             *kept = row;
@@ -40,12 +44,10 @@ async fn write(session: &Session, snapshots: &[SnapshotRow]) -> Result<Vec<Batch
     .await;
     written?;
     ended?;
-    let answer = |row: &SnapshotRow| {
-        if proof.covers(row.fence) {
-            BatchAnswer::Committed
-        } else {
-            BatchAnswer::Fenced
-        }
+    let answer = |row: &SnapshotRow| match proof.standing(row.fence) {
+        Standing::Proven => BatchAnswer::Committed,
+        Standing::Undecided => BatchAnswer::Blocked,
+        Standing::Lost => BatchAnswer::Fenced,
     };
     Ok(snapshots.iter().map(answer).collect())
 }

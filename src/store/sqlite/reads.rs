@@ -10,7 +10,7 @@ use crate::domain::job::JobRecord;
 use crate::domain::rows::{Cause, Fact, FactKind, Verdict};
 use crate::domain::state::State;
 use crate::store::{
-    FailureRow, JobFilter, ReadStore, Result, ResultFilter, ResultRow, SpentAttempt, StoreError, TaskRow,
+    FailureRow, JobFilter, ReadStore, Result, ResultFilter, ResultRow, SavedSnapshot, SpentAttempt, StoreError, TaskRow,
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -38,14 +38,20 @@ impl ReadStore for Sqlite {
             .await
     }
 
-    async fn snapshot(&self, job: JobId) -> Result<Option<Vec<u8>>> {
+    async fn snapshot(&self, job: JobId) -> Result<Option<SavedSnapshot>> {
         self.readers
             .run(move |db| {
-                let bytes = db
+                let read = |row: &rusqlite::Row<'_>| {
+                    Ok(SavedSnapshot {
+                        version: row.get("version")?,
+                        bytes: row.get("bytes")?,
+                    })
+                };
+                let saved = db
                     .prepare_cached(include_str!("queries/snapshots/get.sql"))?
-                    .query_row([job.0], |row| row.get(0))
+                    .query_row([job.0], read)
                     .optional()?;
-                Ok(bytes)
+                Ok(saved)
             })
             .await
     }

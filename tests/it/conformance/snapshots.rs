@@ -6,7 +6,7 @@ use super::fixture::*;
 use tallykeeper::domain::ids::{JobId, Seq};
 use tallykeeper::domain::job::Fence;
 use tallykeeper::store::BatchAnswer::{Committed, Fenced};
-use tallykeeper::store::SnapshotRow;
+use tallykeeper::store::{SavedSnapshot, SnapshotRow};
 
 fn snapshot(job: JobId, fence: Fence, version: i64, bytes: &[u8]) -> SnapshotRow {
     SnapshotRow {
@@ -24,8 +24,9 @@ pub(super) async fn a_snapshot_reads_back(store: AnyStore) {
     let large: Vec<u8> = (0..100_000u32).map(|n| (n * 31 % 251) as u8).collect();
     let rows = [snapshot(a.id, fence, 1, &large), snapshot(b.id, other, 1, &[])];
     assert_eq!(store.save_snapshots(&rows).await.unwrap(), [Committed, Committed]);
-    assert_eq!(store.snapshot(a.id).await.unwrap(), Some(large));
-    assert_eq!(store.snapshot(b.id).await.unwrap(), Some(Vec::new()));
+    let saved = |bytes| Some(SavedSnapshot { version: 1, bytes });
+    assert_eq!(store.snapshot(a.id).await.unwrap(), saved(large));
+    assert_eq!(store.snapshot(b.id).await.unwrap(), saved(Vec::new()));
     assert_eq!(store.save_snapshots(&[]).await.unwrap(), []);
 }
 
@@ -40,7 +41,7 @@ pub(super) async fn only_a_larger_version_replaces(store: AnyStore) {
         let row = snapshot(a.id, fence, version, bytes.as_bytes());
         assert_eq!(store.save_snapshots(&[row]).await.unwrap(), [Committed]);
         assert_eq!(
-            store.snapshot(a.id).await.unwrap().unwrap(),
+            store.snapshot(a.id).await.unwrap().unwrap().bytes,
             stays.as_bytes(),
             "{version}"
         );
@@ -56,7 +57,7 @@ pub(super) async fn fm55_a_snapshot_of_another_epoch_is_skipped(store: AnyStore)
     ];
     assert_eq!(store.save_snapshots(&rows).await.unwrap(), [Fenced, Committed]);
     assert_eq!(store.snapshot(a.id).await.unwrap(), None);
-    assert_eq!(store.snapshot(b.id).await.unwrap().unwrap(), b"ours");
+    assert_eq!(store.snapshot(b.id).await.unwrap().unwrap().bytes, b"ours");
 }
 
 pub(super) async fn an_absent_snapshot_is_none(store: AnyStore) {

@@ -1,1 +1,1 @@
-SELECT bytes FROM snapshots WHERE job = $1
+SELECT version, bytes FROM snapshots WHERE job = $1

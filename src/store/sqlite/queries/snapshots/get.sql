@@ -1,3 +1,3 @@
-SELECT bytes
+SELECT version, bytes
 FROM snapshots
 WHERE job = ?1
