@@ -25,8 +25,10 @@ const LANE_ROWS: usize = 500;
 const GROUP_JOBS: usize = 1_000;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// When to try a job again whose row somebody else holds.
+/// When to try a job again whose row or queue somebody else holds.
 const BLOCKED_RETRY: Duration = Duration::from_millis(200);
+/// When to try a job again that the store cannot commit as it is: a table that is missing, a permission, a damaged page. An operator mends it.
+const BROKEN_RETRY: Duration = Duration::from_secs(1);
 
 /// Commit this batch, then tell its job.
 #[derive(Message)]
@@ -45,10 +47,17 @@ pub(super) enum BatchCommitted {
     Fenced,
 }
 
-/// A lane is free again; these batches could not be committed because their job's row is held by somebody else.
+/// A lane is free again; these could not be committed now, and are to be tried again that much later.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct GroupDone(Vec<Share>);
+struct GroupDone(BTreeMap<Duration, Vec<Share>>);
+
+/// What became of a batch in the store.
+enum Fate {
+    Known(BatchCommitted),
+    /// Nothing definite: it is tried again as it is, without a lane meanwhile.
+    Later(Duration),
+}
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -76,7 +85,7 @@ impl Committer {
             ctx.spawn(
                 committing
                     .into_actor(self)
-                    .map(|blocked, _, ctx| ctx.notify(GroupDone(blocked))),
+                    .map(|later, _, ctx| ctx.notify(GroupDone(later))),
             );
         }
     }
@@ -126,12 +135,12 @@ impl Handler<CommitBatch> for Committer {
 impl Handler<GroupDone> for Committer {
     type Result = ();
 
-    fn handle(&mut self, GroupDone(blocked): GroupDone, ctx: &mut Self::Context) {
+    fn handle(&mut self, GroupDone(later): GroupDone, ctx: &mut Self::Context) {
         self.busy_lanes -= 1;
-        if !blocked.is_empty() {
+        for (wait, shares) in later {
             // They wait without a lane: a stuck job holds no other up.
-            ctx.run_later(BLOCKED_RETRY, |committer, ctx| {
-                committer.gathered.extend(blocked);
+            ctx.run_later(wait, |committer, ctx| {
+                committer.gathered.extend(shares);
                 committer.pump(ctx);
             });
         }
@@ -139,57 +148,77 @@ impl Handler<GroupDone> for Committer {
     }
 }
 
-/// Commits a group and tells its jobs; answers the batches that are blocked.
-async fn commit_group(shared: Arc<Shared>, group: Vec<Share>) -> Vec<Share> {
+/// Commits a group and tells its jobs; answers what is to be tried again, and when.
+async fn commit_group(shared: Arc<Shared>, group: Vec<Share>) -> BTreeMap<Duration, Vec<Share>> {
     let started = Instant::now();
     let (batches, answers_to): (Vec<_>, Vec<_>) = group.into_iter().map(Share::into_parts).unzip();
     let rows: usize = batches.iter().map(JobBatch::len).sum();
     let _passage = shared.commits.enter();
-    let answers = commit_isolating(&shared, &batches).await;
+    let fates = commit_isolating(&shared, &batches).await;
     metrics::histogram!("tallykeeper_commit_duration_seconds").record(started.elapsed());
     metrics::histogram!("tallykeeper_commit_rows").record(rows as f64);
     if batches.iter().any(JobBatch::calls_somebody) {
         shared.outbox.look_now();
     }
-    let mut blocked = Vec::new();
-    for ((batch, answer_to), answer) in batches.into_iter().zip(answers_to).zip(answers) {
-        match answer {
-            Some(answer) => answer_to.settle(answer),
-            None => blocked.push(Share::from_parts(batch, answer_to)),
+    let mut later: BTreeMap<Duration, Vec<Share>> = BTreeMap::new();
+    for ((batch, answer_to), fate) in batches.into_iter().zip(answers_to).zip(fates) {
+        match fate {
+            Fate::Known(answer) => answer_to.settle(answer),
+            Fate::Later(wait) => {
+                tracing::debug!(job = %batch.job, ?wait, "not committed now; trying again");
+                later.entry(wait).or_default().push(Share::from_parts(batch, answer_to));
+            }
         }
     }
-    if !blocked.is_empty() {
-        tracing::debug!(
-            jobs = blocked.len(),
-            "rows of jobs are locked by another session; trying again"
-        );
-    }
-    blocked
+    later
 }
 
-/// Commits a group; if the store refuses a value, job by job; if a lone job is refused, task by task. None: blocked.
-async fn commit_isolating(shared: &Shared, batches: &[JobBatch]) -> Vec<Option<BatchCommitted>> {
+/// Commits a group; if the store does not take it, job by job; if it refuses a value of a lone job, task by task.
+async fn commit_isolating(shared: &Shared, batches: &[JobBatch]) -> Vec<Fate> {
     match commit_until_known(shared, batches).await {
-        Ok(answers) => answers.into_iter().map(settled).collect(),
-        Err(error) if batches.len() == 1 => vec![commit_by_task(shared, batches[0].clone(), &error).await],
+        Ok(answers) => answers.into_iter().map(fate).collect(),
+        Err(error) if batches.len() == 1 => vec![not_taken(shared, &batches[0], error).await],
         Err(_) => {
-            let mut answers = Vec::with_capacity(batches.len());
+            let mut fates = Vec::with_capacity(batches.len());
             for batch in batches {
-                answers.push(match commit_until_known(shared, std::slice::from_ref(batch)).await {
-                    Ok(answer) => settled(answer[0]),
-                    Err(error) => commit_by_task(shared, batch.clone(), &error).await,
+                fates.push(match commit_until_known(shared, std::slice::from_ref(batch)).await {
+                    Ok(answer) => fate(answer[0]),
+                    Err(error) => not_taken(shared, batch, error).await,
                 });
             }
-            answers
+            fates
         }
     }
 }
 
-fn settled(answer: BatchAnswer) -> Option<BatchCommitted> {
+fn fate(answer: BatchAnswer) -> Fate {
     match answer {
-        BatchAnswer::Committed => Some(BatchCommitted::Settled(Settlement::default())),
-        BatchAnswer::Fenced => Some(BatchCommitted::Fenced),
-        BatchAnswer::Blocked => None,
+        BatchAnswer::Committed => Fate::Known(BatchCommitted::Settled(Settlement::default())),
+        BatchAnswer::Fenced => Fate::Known(BatchCommitted::Fenced),
+        BatchAnswer::Blocked => Fate::Later(BLOCKED_RETRY),
+    }
+}
+
+/// What to do about a job that the store does not take by itself either. Only a value that it refuses is a worker's affair.
+async fn not_taken(shared: &Shared, batch: &JobBatch, error: StoreError) -> Fate {
+    match error {
+        StoreError::Rejected(_) => commit_by_task(shared, batch.clone(), &error).await,
+        error => broken(batch, &error),
+    }
+}
+
+/// Nothing was written, and no result is at fault: good ones must not be answered `rejected`, so they wait and their callers get 503.
+fn broken(batch: &JobBatch, error: &StoreError) -> Fate {
+    match error {
+        StoreError::Fenced(_) | StoreError::Conflict(_) | StoreError::NotFound(_) => {
+            tracing::warn!(job = %batch.job, %error, "the job's row is not as this node believes; loading it again");
+            Fate::Known(BatchCommitted::Fenced)
+        }
+        error => {
+            tracing::error!(job = %batch.job, %error, "the store cannot commit this job; trying again every second");
+            metrics::counter!("tallykeeper_commit_failures_total").increment(1);
+            Fate::Later(BROKEN_RETRY)
+        }
     }
 }
 
@@ -214,26 +243,26 @@ async fn commit_until_known(shared: &Shared, batches: &[JobBatch]) -> Result<Vec
 
 /// Commits the rows of each task by themselves and leaves out those that the store refuses. An update that was judged together with a
 /// refused row is left out too.
-async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError) -> Option<BatchCommitted> {
+async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError) -> Fate {
     tracing::warn!(job = %batch.job, %error, "the store refused a value; committing task by task");
     let update = batch.update.take();
     let mut settlement = Settlement::default();
     for (task, rows) in split_by_task(batch.clone()) {
         match commit_until_known(shared, std::slice::from_ref(&rows)).await {
-            Ok(answers) if answers[0] == BatchAnswer::Fenced => return Some(BatchCommitted::Fenced),
+            Ok(answers) if answers[0] == BatchAnswer::Committed => {}
             // What was committed so far is recognised when the whole batch is tried again.
-            Ok(answers) if answers[0] == BatchAnswer::Blocked => return None,
-            Ok(_) => {}
-            Err(error) => {
+            Ok(answers) => return fate(answers[0]),
+            Err(error @ StoreError::Rejected(_)) => {
                 tracing::warn!(job = %batch.job, %task, %error, "result refused for good");
                 settlement.refused.push(task);
             }
+            Err(error) => return broken(&batch, &error),
         }
     }
     if let Some(update) = update {
         if !settlement.refused.is_empty() {
             settlement.update_dropped = true;
-            return Some(BatchCommitted::Settled(settlement));
+            return Fate::Known(BatchCommitted::Settled(settlement));
         }
         let alone = JobBatch {
             outcomes: Vec::new(),
@@ -242,13 +271,13 @@ async fn commit_by_task(shared: &Shared, mut batch: JobBatch, error: &StoreError
             update: Some(update),
             ..batch
         };
-        match commit_until_known(shared, &[alone]).await {
-            Ok(answers) => return settled(answers[0]),
-            // The update itself cannot be stored: the actor has to start over from what is.
-            Err(_) => return Some(BatchCommitted::Fenced),
-        }
+        return match commit_until_known(shared, std::slice::from_ref(&alone)).await {
+            Ok(answers) => fate(answers[0]),
+            // A value of the update itself is refused: that is this program's fault, and no other value will be found for it.
+            Err(error) => broken(&alone, &error),
+        };
     }
-    Some(BatchCommitted::Settled(settlement))
+    Fate::Known(BatchCommitted::Settled(settlement))
 }
 
 fn split_by_task(batch: JobBatch) -> BTreeMap<TaskNo, JobBatch> {

@@ -68,6 +68,7 @@ mod page_live;
 mod page_report;
 mod plain_client;
 mod postgres_crash;
+mod postgres_faults;
 mod postgres_fence;
 mod postgres_nodes;
 mod postgres_schema;
