@@ -74,6 +74,26 @@ impl Coordinator {
         Ok(Granted::default())
     }
 
+    /// As [`Coordinator::lease_here`] where no other node serves anything; a queue that gets its first job meanwhile is asked, too.
+    pub(super) async fn lease_alone(&self, call: LeaseAny) -> Result<Granted> {
+        let deadline = Instant::now() + call.wait;
+        loop {
+            let entered = self.shared.directory.entered.notified();
+            let is_whole = call
+                .queues
+                .iter()
+                .all(|queue| self.shared.directory.queue(queue).is_some());
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let asking = self.lease_here(LeaseAny { wait, ..call.clone() });
+            tokio::select! {
+                biased;
+                said = asking => return said,
+                // Dropped, the call gives back by itself what it was granted.
+                () = entered, if !is_whole => {}
+            }
+        }
+    }
+
     /// The last grant again, if the call repeats the one that got it: the job that comes next by now may be another.
     pub async fn replay(&self, call: &LeaseAny) -> Result<Option<Granted>> {
         let Some(job) = call

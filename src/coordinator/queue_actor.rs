@@ -135,7 +135,8 @@ impl QueueActor {
         self.offers.get(&job).copied().unwrap_or(0)
     }
 
-    /// Passes a poll to the next job whose offer it has not tried; without one it parks or is sent home. Returns its place if it parked.
+    /// Passes a poll to the next job whose offer it has not tried; without one it parks or is sent home. Returns its place among the parked if
+    /// it took nothing.
     fn dispatch(&mut self, poll: Poll) -> Option<u64> {
         let place = self.pass_or_park(poll);
         self.show_counts();
@@ -144,7 +145,8 @@ impl QueueActor {
 
     fn pass_or_park(&mut self, mut poll: Poll) -> Option<u64> {
         if !poll.is_waiting() {
-            return None;
+            // What it was woken for is for whoever waits behind it.
+            return poll.since;
         }
         if self.is_leaving {
             return self.send_away(&poll);
@@ -190,11 +192,14 @@ impl QueueActor {
 
     /// What the poll parked at this place could not take may suit one that waits behind it (a worker below its cap, say).
     fn pass_on(&mut self, behind: u64) {
-        let next = self.parked.range(behind + 1..).next().map(|(&since, _)| since);
-        if !self.rotation.is_empty()
-            && let Some(poll) = next.and_then(|since| self.parked.remove(&since))
+        while !self.rotation.is_empty()
+            && let Some((&since, _)) = self.parked.range(behind + 1..).next()
+            && let Some(poll) = self.parked.remove(&since)
         {
-            self.dispatch(poll);
+            if poll.is_waiting() {
+                self.dispatch(poll);
+                return;
+            }
         }
     }
 
@@ -207,13 +212,16 @@ impl QueueActor {
         }
     }
 
-    /// Passes on the longest waiting polls, at most as many as there are tasks.
+    /// Passes on the longest waiting polls, at most as many as there are tasks. One whose caller is gone uses no task up.
     fn serve_parked(&mut self, most: u32) {
-        for _ in 0..most {
-            let Some((_, poll)) = self.parked.pop_first() else {
-                return;
-            };
-            self.dispatch(poll);
+        let mut left = most;
+        while left > 0
+            && let Some((_, poll)) = self.parked.pop_first()
+        {
+            if poll.is_waiting() {
+                left -= 1;
+                self.dispatch(poll);
+            }
         }
     }
 
@@ -247,10 +255,10 @@ impl QueueActor {
 
     /// Nothing more is served here. Parked callers are told where that was decided.
     fn stop(&mut self, ctx: &mut Context<Self>) {
-        if !std::mem::replace(&mut self.is_leaving, true) {
+        self.is_leaving = true;
+        if self.shared.directory.leave_queue(&self.name, &ctx.address()) {
             // Should the row be ours after all, writes of this epoch may be under way: it is not served again under the same one.
             self.shared.abandon(self.fence.queue);
-            self.shared.directory.leave_queue(&self.name);
         }
         self.jobs.drain().for_each(|(_, job)| job.addr.do_send(StopJob));
         self.dismiss();

@@ -39,7 +39,7 @@ impl Coordinator {
     /// The fair next job among some queues gives tasks, whoever owns them; without any the call waits, at most as long as it says.
     pub async fn lease_any(&self, call: LeaseAny) -> Result<Granted> {
         if !self.shared.is_store_shared() {
-            return self.lease_here(call).await;
+            return self.lease_alone(call).await;
         }
         self.refuse_when_draining()?;
         let deadline = Instant::now() + call.wait;

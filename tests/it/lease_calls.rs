@@ -10,6 +10,8 @@ use tallykeeper::coordinator::Settings;
 
 on_both_stores!(
     a_long_poll_wakes_for_every_way_work_appears,
+    a_poll_whose_caller_is_gone_uses_no_wake_up_up,
+    a_queue_that_gets_its_first_job_is_asked_by_whoever_waits_at_another,
     a_worker_at_its_cap_does_not_keep_work_from_those_who_wait_behind_it,
     a_poll_is_woken_by_room_under_its_own_cap,
     a_request_id_replays_the_grant_of_whichever_job_gave_it,
@@ -88,6 +90,51 @@ async fn a_long_poll_wakes_for_every_way_work_appears(place: Place) {
         )
         .await;
     woken(&app, "a lease runs out", app.lease(brief, "dead", 1)).await;
+    app.stop().await;
+}
+
+/// An idle job that tasks can be appended to.
+async fn idle(app: &App, queue: &str) -> i64 {
+    app.job(0, json!({"queue": queue, "open": true})).await
+}
+
+async fn append(app: &App, job: i64) {
+    let (status, said) = app
+        .post(&format!("/v1/jobs/{job}/tasks"), json!([{"payload": 1}]))
+        .await;
+    assert_eq!(status, 200, "{said}");
+}
+
+async fn a_poll_whose_caller_is_gone_uses_no_wake_up_up(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let job = idle(&app, "q").await;
+    // It ends by itself, and stays among the parked until somebody looks.
+    assert_eq!(app.poll("gone", 1, 0.05).await.len(), 0);
+    woken(&app, "the first in line has gone", append(&app, job)).await;
+
+    // One that waits in two queues, and is served from the other.
+    let other = idle(&app, "r").await;
+    let body = json!({"worker": "both", "queues": ["r", "q"], "max_tasks": 1, "wait_s": 10.0});
+    let (served, ()) = tokio::join!(app.post("/v1/leases", body), async {
+        app.get("/v1/jobs").await;
+        app.get("/v1/jobs").await;
+        append(&app, other).await;
+    });
+    assert_eq!(served.1["tasks"].as_array().map(Vec::len), Some(1), "{}", served.1);
+    woken(&app, "the first in line was served elsewhere", append(&app, job)).await;
+    app.stop().await;
+}
+
+async fn a_queue_that_gets_its_first_job_is_asked_by_whoever_waits_at_another(place: Place) {
+    let app = App::start(&place, quick()).await;
+    idle(&app, "q").await;
+    let body = json!({"worker": "w", "queues": ["q", "new"], "max_tasks": 1, "wait_s": 20.0});
+    let (served, job) = tokio::join!(app.post("/v1/leases", body), async {
+        app.get("/v1/jobs").await;
+        app.get("/v1/jobs").await;
+        app.job(1, json!({"queue": "new"})).await
+    });
+    assert_eq!(served.1["job"]["id"], job, "{}", served.1);
     app.stop().await;
 }
 
