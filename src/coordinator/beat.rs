@@ -25,6 +25,8 @@ const SWEEP_EVERY: u32 = 3;
 const AFTER_ITS_END: Duration = Duration::from_millis(50);
 /// Longest wait until what others own by now is stopped here.
 const STOPPING: Duration = Duration::from_secs(1);
+/// A step of the store's clock that no call takes by itself.
+const SUDDEN_MS: i64 = 2_000;
 
 /// What one beat leaves to the next.
 #[derive(Default)]
@@ -86,12 +88,21 @@ async fn beat(coordinator: &Coordinator, memory: &mut Memory) -> Result<(), Stor
         .map_err(hung)??;
     // The renewal may have been on its way for so long that the lease ended first, and somebody took a queue.
     has_lapsed |= !shared.term.holds();
-    if !has_lapsed {
+    if has_lapsed {
+        shared.note_outage();
+    } else {
         shared.term.renewed(sent);
     }
     let now = tokio::time::timeout(patience, shared.store.clock())
         .await
         .map_err(hung)??;
+    if shared.clock.is_behind(now) > SUDDEN_MS {
+        // The machine slept, or somebody set the database's clock: that is no time in which anybody was late.
+        tracing::warn!("time has jumped ahead; leases get that back");
+        shared.note_outage();
+        shared.clock.anchor(now);
+        shared.note_recovery();
+    }
     shared.clock.anchor(now);
     if shared.is_store_shared() {
         let looked = shared.owners.look(shared, Instant::now()).await;
@@ -182,8 +193,11 @@ async fn carry_out(coordinator: &Coordinator, plan: Plan, sweeps: bool) -> Resul
         coordinator.release_abandoned().await?;
     }
     for queue in plan.take {
-        if coordinator.take_queue(&queue).await?.is_some() {
-            tracing::info!(%queue, "queue taken");
+        match coordinator.take_queue(&queue).await {
+            Ok(Some(_)) => tracing::info!(%queue, "queue taken"),
+            Ok(None) => {}
+            // A transaction of its dead owner may hold this one up; the others do not wait for that.
+            Err(error) => tracing::warn!(%queue, %error, "the queue cannot be taken yet; the next beat tries again"),
         }
     }
     for queue in plan.give {

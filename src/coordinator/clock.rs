@@ -29,6 +29,11 @@ impl Clock {
         self.offset_ms.store(store_now.0 - self.elapsed_ms(), Ordering::Relaxed);
     }
 
+    /// By how many milliseconds a fresh reading is ahead of what this clock says; negative if it is behind.
+    pub(super) fn is_behind(&self, store_now: UnixMs) -> i64 {
+        store_now.0 - (self.offset_ms.load(Ordering::Relaxed) + self.elapsed_ms())
+    }
+
     pub(super) fn now(&self) -> UnixMs {
         let reading = self.offset_ms.load(Ordering::Relaxed) + self.elapsed_ms();
         UnixMs(self.latest_ms.fetch_max(reading, Ordering::Relaxed).max(reading))
@@ -49,6 +54,8 @@ mod tests {
         let before = clock.now();
         clock.anchor(UnixMs(5));
         assert!(clock.now() >= before);
+        assert!(clock.is_behind(UnixMs(5)) <= 0);
+        assert!((900_000..=1_000_000).contains(&clock.is_behind(UnixMs(1_000_005))));
         clock.anchor(UnixMs(2_000_000));
         assert!(clock.now() >= UnixMs(2_000_000));
     }

@@ -157,11 +157,18 @@ impl Directory {
         self.entered.notify_waiters();
     }
 
-    pub(super) fn leave_queue(&self, queue: &str) {
-        self.queues
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(queue);
+    /// Removes a queue if it is still this actor's; answers whether it was.
+    pub(super) fn leave_queue(&self, queue: &str, addr: &Addr<QueueActor>) -> bool {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        let is_theirs = queues.get(queue).is_some_and(|handle| handle.addr == *addr);
+        if is_theirs {
+            queues.remove(queue);
+        }
+        is_theirs
+    }
+
+    /// The queue has been handed over, or given up.
+    pub(super) fn end_leaving(&self, queue: &str) {
         self.leaving().remove(queue);
         self.has_left.notify_waiters();
     }

@@ -45,13 +45,16 @@ impl Coordinator {
             // The row may still be ours; writes under way may be, too.
             shared.abandon(queue.id);
         }
-        // A closed mailbox has stopped by itself; one that is busy finds the word when it is not.
+        // Not a call: one whose caller has stopped waiting is not handled, and these actors must go however late it is. A closed mailbox has
+        // stopped by itself; one that is busy finds the word when it is not.
+        queue.addr.do_send(StopQueue);
+        // Only to know when it was heard.
         let _ = timeout_at(deadline.into(), queue.addr.send(StopQueue)).await;
         // Before anybody asks again: what we know must not send the queue right back to us.
         if !shared.is_draining() {
             let _ = shared.owners.look(shared, Instant::now()).await;
         }
-        shared.directory.leave_queue(&queue.name);
+        shared.directory.end_leaving(&queue.name);
         match &done {
             Ok(()) => tracing::info!(queue = %queue.name, "queue handed over"),
             Err(error) => {

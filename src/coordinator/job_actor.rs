@@ -64,6 +64,8 @@ pub(super) struct JobActor {
     last_leased: u32,
     saved_revision: u64,
     saved_version: i64,
+    /// Outages of the store and of this node that the ledger knows of.
+    seen_outages: u64,
     saved_decided: u32,
     is_dirty: bool,
     idle_check: Option<SpawnHandle>,
@@ -106,6 +108,7 @@ impl JobActor {
             last_leased: 0,
             saved_revision: 0,
             saved_version: 0,
+            seen_outages: 0,
             saved_decided: 0,
             is_dirty: false,
             idle_check: None,
@@ -135,7 +138,13 @@ impl JobActor {
         let may_grant = !self.is_closing && self.shared.check_term().is_ok();
         let Some(ledger) = self.ledger.as_mut() else { return };
         ledger.note_right_to_grant(may_grant);
-        let mut effects = ledger.note_store(store_up, now);
+        let mut effects = Effects::default();
+        let outages = self.shared.outages();
+        if std::mem::replace(&mut self.seen_outages, outages) != outages {
+            // It may have come and gone unnoticed here: nothing of this job was due, and nobody asked for it.
+            effects.absorb(ledger.note_store(false, now));
+        }
+        effects.absorb(ledger.note_store(store_up, now));
         effects.absorb(ledger.apply(command, now));
         self.execute(effects, ctx);
     }

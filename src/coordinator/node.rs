@@ -176,7 +176,12 @@ impl Coordinator {
                 .store
                 .list_unfinished(queue.id, after, JOBS_PER_PAGE)
                 .await?;
-            for &job in jobs.iter().filter(|job| self.shared.directory.job(**job).is_none()) {
+            // One of an actor that had the queue before may still be on its way out.
+            let is_active = |job: JobId| {
+                let known = self.shared.directory.job(job);
+                known.is_some_and(|handle| Arc::ptr_eq(&handle.queue, &queue.name))
+            };
+            for &job in jobs.iter().filter(|job| !is_active(**job)) {
                 // A mailbox that closed means the node is stopping; its jobs are activated by the next one.
                 let _ = queue.addr.send(Activate(job)).await;
             }

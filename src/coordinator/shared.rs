@@ -90,6 +90,8 @@ pub(super) struct Shared {
     started: AtomicBool,
     deposed: AtomicBool,
     store_up: AtomicBool,
+    /// How often nobody could report or extend for a while: the store was away, the term had ended, or the machine slept.
+    outages: AtomicU64,
     last_beat_ms: AtomicU64,
     /// When the lease was renewed after a lapse.
     renewed_at: Mutex<Option<Instant>>,
@@ -147,6 +149,7 @@ impl Shared {
             started: AtomicBool::new(false),
             deposed: AtomicBool::new(false),
             store_up: AtomicBool::new(true),
+            outages: AtomicU64::new(0),
             last_beat_ms: AtomicU64::new(now.0.max(0) as u64),
             renewed_at: Mutex::default(),
         }
@@ -189,7 +192,21 @@ impl Shared {
     /// The lease holds again after a lapse: leases of tasks get back the time it took.
     pub(super) fn note_renewal(&self) {
         *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.note_recovery();
+    }
+
+    /// Every job is told, since what was due meanwhile may have moved.
+    pub(super) fn note_recovery(&self) {
         self.recovered.notify_one();
+    }
+
+    /// Before it is over: a job that acts right after the end must know of it.
+    pub(super) fn note_outage(&self) {
+        self.outages.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn outages(&self) -> u64 {
+        self.outages.load(Ordering::SeqCst)
     }
 
     /// Has everybody's lease lapsed a moment ago, as ours has? Then an owner that looks dead is likely to come back.
@@ -269,6 +286,7 @@ impl Shared {
 
     pub(super) fn store_failed(&self, error: &StoreError) {
         if self.store_up.swap(false, Ordering::Relaxed) {
+            self.note_outage();
             tracing::warn!(%error, "the store does not answer; results wait, leases do not expire");
         }
         metrics::gauge!("tallykeeper_store_up").set(0.0);

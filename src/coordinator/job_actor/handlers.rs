@@ -164,6 +164,10 @@ impl Handler<Wake> for JobActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        // Set by a clock that may have jumped since.
+        if let Some((_, handle)) = self.wake.take() {
+            ctx.cancel_future(handle);
+        }
         self.tick(ctx);
     }
 }

@@ -44,6 +44,7 @@ impl JobActor {
     fn loaded(&mut self, Loaded { ledger, saved_version }: Loaded, ctx: &mut Context<Self>) {
         // Whoever saved it may have had a clock that is ahead of this one.
         self.saved_version = self.saved_version.max(saved_version);
+        self.seen_outages = self.shared.outages();
         self.saved_revision = ledger.revision();
         self.saved_decided = ledger.decided();
         self.ledger = Some(ledger);
