@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Two nodes that own a pipeline each; answers the jobs in them.
-async fn spread(nodes: &Nodes) -> [i64; 2] {
+pub(crate) async fn spread(nodes: &Nodes) -> [i64; 2] {
     let [one, other] = [0, 1].map(|node| Worker::at(&nodes.launches[node].url()));
     let jobs = [
         one.create("moths", 0..6, json!({})).await,
