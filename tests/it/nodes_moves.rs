@@ -7,7 +7,7 @@ use crate::antenna_client::{Worker, success};
 use crate::app::Place;
 use crate::cluster;
 use crate::nodes_antenna::spread;
-use crate::nodes_cluster::Nodes;
+use crate::nodes_cluster::{LEASE_S, Nodes};
 use crate::process::{Body, GLANCE, Heard, Launch, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -65,6 +65,29 @@ async fn fm37_an_owner_that_has_just_restarted_is_found_again_by_every_call_thro
             .await;
         assert_eq!((status, refused["logs_limit"].is_array()), (400, true), "{refused}");
     }
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm36_fm37_a_long_antenna_body_leaves_only_for_a_node_that_takes_it() {
+    let (mut nodes, [_, job]) = two(&Place::postgres().await, LEASE_S, 15_000).await;
+    let worker = Worker::at(&nodes.launches[0].url());
+    let tasks = worker.tasks(job, 6).await;
+    // Too long to be held, so it can be sent once.
+    let long = |task: &Value| {
+        let mut found = success(task);
+        found["result"]["features"] = json!("x".repeat(2 << 20));
+        vec![found]
+    };
+    assert_eq!(worker.report(job, long(&tasks[0])).await, ["counted"]);
+    nodes.processes[1].kill().await;
+    nodes.processes[1] = nodes.launches[1].start().await;
+    assert_eq!(worker.report(job, long(&tasks[1])).await, ["counted"]);
+    // Nobody is there to be asked, and in the end this node itself takes the job over: the body is still whole.
+    nodes.processes[1].kill().await;
+    assert_eq!(worker.report(job, long(&tasks[2])).await, ["counted"]);
+    assert_eq!(worker.param(job, "results", "captures").await, 3);
+    nodes.processes.truncate(1);
     nodes.stop().await;
 }
 
@@ -195,9 +218,8 @@ async fn what_an_antenna_post_is_told_at_last_through_another_node_is_in_its_own
 async fn fm37_an_antenna_post_waits_no_longer_in_all_than_it_may_wait_at_one_place() {
     // Clients give up after 30 s, whatever a post waits for one after another.
     const WAIT: Duration = Duration::from_secs(10);
-    const LEASE_S: u64 = 6;
     let place = Place::postgres().await;
-    let (mut nodes, [_, job]) = two(&place, LEASE_S, WAIT.as_millis() as u64).await;
+    let (mut nodes, [_, job]) = two(&place, 6, WAIT.as_millis() as u64).await;
     let worker = Worker::at(&nodes.launches[0].url());
     let tasks = worker.tasks(job, 6).await;
     // First for the lease of the dead owner to run out, then for the store: the row that the job's end has to be written to is held.
@@ -325,13 +347,13 @@ async fn fm37_antenna_workers_lose_no_batch_while_nodes_drain_and_die_one_after_
         .collect();
     for (node, is_killed) in [(0, false), (1, false), (2, true)] {
         balancer.more_batches().await;
-        // No new calls; those under way it may finish while it drains, but not while it dies.
+        // No calls at it any more, which its sockets could lose when they are closed. What the others pass on to it goes on.
         balancer.out.store(node, Ordering::SeqCst);
+        until("nobody calls it", async || {
+            (balancer.under_way[node].load(Ordering::SeqCst) == 0).then_some(())
+        })
+        .await;
         if is_killed {
-            until("nobody calls it", async || {
-                (balancer.under_way[node].load(Ordering::SeqCst) == 0).then_some(())
-            })
-            .await;
             nodes.processes[node].kill().await;
         } else {
             let status = nodes.processes[node].terminate().await;
