@@ -23,12 +23,15 @@ use super::auth::Caller;
 use super::body::{self, Body, parse};
 use super::error::{ApiError, ApiResult};
 use super::extract::JobPath;
+use super::hop::{WAIT, is_hop};
 use super::state::AppState;
 use crate::coordinator::Coordinator;
 use crate::coordinator::api::CoordinatorError;
 use crate::domain::ids::JobId;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, dev, web};
+use bytes::Bytes;
 use identity::Identity;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -67,6 +70,36 @@ pub fn spellings(path: &'static str) -> Vec<&'static str> {
     }
 }
 
+/// Until when a call of this API may wait, at whichever nodes it does so: its client gives up not long after.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitsUntil(pub Instant);
+
+impl WaitsUntil {
+    /// Notes it of a call that arrived then. Another node says what it has left of it.
+    pub fn note(req: &ServiceRequest, state: &AppState, arrived: Instant) {
+        if !serves(req.path()) {
+            return;
+        }
+        let ours = Duration::from_millis(state.settings().antenna_post_wait_ms);
+        let left = req.headers().get(WAIT).filter(|_| is_hop(req.request()));
+        let left = left.and_then(|value| value.to_str().ok()?.parse().ok());
+        let wait = left.map_or(ours, |ms| ours.min(Duration::from_millis(ms)));
+        req.extensions_mut().insert(WaitsUntil(arrived + wait));
+    }
+
+    pub fn of(req: &HttpRequest) -> Option<Instant> {
+        req.extensions().get::<WaitsUntil>().map(|until| until.0)
+    }
+}
+
+/// A body that was read whole and as it came: its request can be made again, at another node, should this one have to refuse it.
+struct Arrived(Bytes);
+
+/// The body that the handler of this request has read, if it can be used again.
+pub fn take_arrived(req: &HttpRequest) -> Option<Bytes> {
+    req.extensions_mut().remove::<Arrived>().map(|Arrived(bytes)| bytes)
+}
+
 /// One request, with everything that a handler needs of it.
 pub struct Call {
     pub state: web::Data<AppState>,
@@ -89,7 +122,7 @@ impl FromRequest for Call {
         let caller = Caller::extract(req).into_inner();
         let payload = web::Payload::from_request(req, payload).into_inner();
         let payload = payload.expect("a payload can always be taken");
-        let wait = Duration::from_millis(state.settings().antenna_post_wait_ms);
+        let wait = WaitsUntil::of(req).map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         ready(caller.map_err(Refusal::from).map(|caller| Call {
             state,
             caller,
@@ -135,6 +168,14 @@ impl Call {
         has(header::CONTENT_LENGTH) && !has(header::CONTENT_ENCODING)
     }
 
+    /// Keeps a body for as long as its request may have to be made again.
+    fn keep(&self, body: &Body) {
+        let is_plain = !self.req.headers().contains_key(header::CONTENT_ENCODING);
+        if is_plain && body.bytes.len() <= self.state.settings().small_body_max_bytes {
+            self.req.extensions_mut().insert(Arrived(body.bytes.clone()));
+        }
+    }
+
     /// Reads the whole body, once the node has room for it.
     async fn read(&mut self, limit: usize) -> ApiResult<Body> {
         body::require_json(&self.req)?;
@@ -147,7 +188,7 @@ impl Call {
                 }
                 answered => {
                     self.wait = self.wait.saturating_sub(waited);
-                    return answered;
+                    return answered.inspect(|body| self.keep(body));
                 }
             }
         }
@@ -176,7 +217,7 @@ fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8], first: &'static str) -> ApiRe
     }
 }
 
-/// Tries again while the answer is "not now", as long as there is time.
+/// Tries again while the answer is "not now", as long as there is time. Where the job is being moved the gate knows where to try.
 async fn patiently<T>(until: Instant, mut attempt: impl AsyncFnMut() -> Result<T, ApiError>) -> Result<T, ApiError> {
     loop {
         match attempt().await {

@@ -147,6 +147,26 @@ impl ApiError {
         )
     }
 
+    /// What another node refused, to be said again.
+    pub fn of_another(problem: Problem, status: StatusCode, retry_after_s: Option<u32>, allow: Option<String>) -> Self {
+        let problem = Problem {
+            status: status.as_u16(),
+            ..problem
+        };
+        ApiError {
+            problem: Box::new(problem),
+            retry_after_s,
+            allow,
+        }
+    }
+
+    /// The error that a handler answered with, in whichever form it was written.
+    pub fn of_answer<B>(answer: &HttpResponse<B>) -> Option<&ApiError> {
+        let error = answer.error()?;
+        let refusal = error.as_error::<antenna::Refusal>().map(antenna::Refusal::error);
+        refusal.or_else(|| error.as_error::<ApiError>())
+    }
+
     pub fn busy(what: &str) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", format!("busy: {what}")).retry_after(1)
     }
@@ -214,9 +234,14 @@ impl ApiError {
         self.retry_after_s
     }
 
-    /// May the identical request succeed later?
+    /// May the identical request succeed here later?
     pub fn is_not_now(&self) -> bool {
-        self.problem.status == 503 && self.problem.code != "draining"
+        self.problem.status == 503 && !self.is_not_taken()
+    }
+
+    /// Does it say that this node does not take the request, and that another will?
+    pub fn is_not_taken(&self) -> bool {
+        matches!(self.problem.code.as_str(), "not_owner" | "draining")
     }
 
     /// The value of `Allow`, if the answer carries one.

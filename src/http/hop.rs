@@ -19,6 +19,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Carries the proof.
 pub const HOP: HeaderName = HeaderName::from_static("tallykeeper-hop");
+/// Milliseconds that are left of the time for which a client's call may wait; honoured with a proof alone.
+pub const WAIT: HeaderName = HeaderName::from_static("tallykeeper-wait");
 /// The caller that stands for the node itself.
 pub const NODE: &str = "*";
 

@@ -57,6 +57,7 @@ mod nodes_any;
 mod nodes_cluster;
 mod nodes_drain;
 mod nodes_fail;
+mod nodes_moves;
 mod nodes_stuck;
 mod nodes_trust;
 mod openapi_answers;

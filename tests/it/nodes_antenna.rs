@@ -2,19 +2,19 @@
 //!
 //! Owns: a worker behind a load balancer that knows nothing. Never: repeats a POST. Invariant: which node it meets makes no difference to it.
 
-use crate::antenna_client::{Worker, failure, success};
+use crate::antenna_client::{Worker, failure, param, success};
 use crate::app::Place;
 use crate::http_call::{raw_at, until_closed};
 use crate::nodes_cluster::{LEASE_S, Nodes};
 use crate::process::{Body, Heard, Launch, until};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Two nodes that own a pipeline each; answers the jobs in them.
-async fn spread(nodes: &Nodes) -> [i64; 2] {
+pub(crate) async fn spread(nodes: &Nodes) -> [i64; 2] {
     let [one, other] = [0, 1].map(|node| Worker::at(&nodes.launches[node].url()));
     let jobs = [
         one.create("moths", 0..6, json!({})).await,
@@ -79,6 +79,67 @@ async fn fm08_fm10_antenna_workers_find_and_do_the_work_of_any_node_through_any_
     // One worker, not one for each node it has met.
     let seen = nodes.client(0).get("/v1/workers").await;
     assert_eq!(seen["items"].as_array().map(Vec::len), Some(1), "{seen}");
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm41_the_list_of_whole_jobs_shows_each_as_its_owner_does_whoever_is_asked() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    let jobs = spread(&nodes).await;
+    let workers = [0, 1].map(|node| Worker::at(&nodes.launches[node].url()));
+    let mut older = None;
+    for job in jobs {
+        // Known to the job's actor; its row says so only when the job moves on.
+        let tasks = workers[0].tasks(job, 3).await;
+        assert_eq!(
+            workers[0].report(job, tasks[..2].iter().map(success).collect()).await,
+            ["counted"; 2]
+        );
+        for worker in &workers {
+            let (status, mut list) = worker.get("/jobs/?incomplete_only=1&limit=10").await;
+            assert_eq!((status, &list["count"]), (200, &json!(2)), "{list}");
+            let ids: Vec<&Value> = list["results"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|job| &job["id"])
+                .collect();
+            assert_eq!(ids, [&json!(jobs[1]), &json!(jobs[0])], "newest first, each once");
+            let mut detail = worker.detail(job).await;
+            let listed = list["results"].as_array_mut().unwrap();
+            let listed = listed.iter_mut().find(|listed| listed["id"] == job).unwrap();
+            assert_eq!(
+                (param(listed, "process", "processed"), &listed["status"]),
+                (2, &json!("STARTED"))
+            );
+            // Its log is not told of in a list.
+            for told in [&mut detail, listed] {
+                told["logs"] = Value::Null;
+            }
+            assert_eq!(*listed, detail);
+        }
+        // Page by page, too: the newest is alone on the first.
+        let (_, page) = workers[0].get("/jobs/?limit=1").await;
+        assert_eq!(
+            (page["results"][0]["id"].as_i64(), page["next"].is_string()),
+            (Some(jobs[1]), true),
+            "{page}"
+        );
+        older = page["next"].as_str().map(str::to_owned);
+    }
+    let (_, query) = older
+        .as_deref()
+        .and_then(|next| next.split_once('?'))
+        .expect("there is a next page");
+    for worker in &workers {
+        let (_, page) = worker.get(&format!("/jobs/?{query}")).await;
+        let listed = &page["results"][0];
+        assert_eq!(
+            (listed["id"].as_i64(), param(listed, "process", "processed")),
+            (Some(jobs[0]), 2),
+            "{page}"
+        );
+    }
     nodes.stop().await;
 }
 

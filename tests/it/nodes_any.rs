@@ -7,6 +7,7 @@ use crate::app::assert_sums;
 use crate::http_call::{raw_at, until_closed};
 use crate::nodes_cluster::{Nodes, lease, report};
 use crate::process::{Body, Heard, until};
+use crate::stream_client::Socket;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -251,6 +252,42 @@ async fn a_list_has_every_owners_part_whatever_its_query_holds() {
             (items.len() == 2 && leased.count() == 2).then_some(())
         })
         .await;
+    }
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_deleted_through_one_node_is_gone_at_every_other() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    let jobs = [nodes.job(0, "q0", 1).await, nodes.job(1, "q1", 1).await];
+    until("each node owns a queue", async || {
+        (nodes.shares(0).await.len() == 2).then_some(())
+    })
+    .await;
+    let urls = [0, 1].map(|node| nodes.launches[node].url());
+    for (job, queue) in jobs.into_iter().zip(["q0", "q1"]) {
+        let granted = lease(&nodes.client(0), "w", &[queue], 1, 0.0).await;
+        assert_eq!(report(&nodes.client(1), job, "w", &granted["tasks"]).await, ["counted"]);
+        let owner = nodes.owner(0, queue).await.expect("somebody owns it");
+        let mut watching = Vec::new();
+        for url in &urls {
+            let mut socket = until("the stream opens", async || Socket::open_at(url, "/v1/progress").await).await;
+            // What each job is comes before the line that says how many there are.
+            socket.until(|message| message["type"] == "listed").await;
+            watching.push(socket);
+        }
+        let path = format!("/v1/jobs/{job}");
+        // Through the node that does not own it.
+        let deleted = nodes.client(1 - owner).call("DELETE", &path, &Body::None).await;
+        assert!(matches!(deleted, Heard::Answer(204, _)), "{deleted:?}");
+        for (node, socket) in watching.iter_mut().enumerate() {
+            let gone = socket.until(|message| message["type"] == "gone").await;
+            assert_eq!(gone["id"], job, "{gone}");
+            for path in [path.clone(), format!("/api/v2/jobs/{job}/")] {
+                let shown = nodes.client(node).call("GET", &path, &Body::None).await;
+                assert!(matches!(shown, Heard::Answer(404, _)), "{path}: {shown:?}");
+            }
+        }
     }
     nodes.stop().await;
 }

@@ -243,7 +243,10 @@ async fn scopes_and_queues_of_a_token_hold_through_every_node() {
     let allowed = ["q1", "q2"];
     let body = json!({"name": "some", "scopes": ["read", "work"], "queues": allowed});
     let (_, some) = token(&urls[0], &admin, body).await;
+    let body = json!({"name": "bound", "scopes": ["admin"], "queues": allowed});
+    let (_, bound) = token(&urls[0], &admin, body).await;
     known_everywhere(&urls, &some).await;
+    known_everywhere(&urls, &bound).await;
     let headers = [("authorization", some.as_str())];
     for url in &urls {
         for (queue, job) in queues.iter().zip(&jobs) {
@@ -289,6 +292,21 @@ async fn scopes_and_queues_of_a_token_hold_through_every_node() {
             "{workers}"
         );
         assert_eq!(call(url, "POST", "/v1/nodes/b/drain", &headers, None).await.0, 403);
+        // Whatever its scope: what is of a whole node is not for a token that is bound to queues, whichever node is asked of which.
+        for (method, path) in [
+            ("GET", "/v1/nodes"),
+            ("GET", "/metrics"),
+            ("POST", "/v1/nodes/a/drain"),
+            ("POST", "/v1/nodes/b/drain"),
+        ] {
+            let headers = [("authorization", bound.as_str())];
+            let (status, refused) = call(url, method, path, &headers, None).await;
+            assert_eq!(
+                (status, &refused["code"]),
+                (403, &json!("forbidden")),
+                "{method} {path}: {refused}"
+            );
+        }
     }
     nodes.stop().await;
 }

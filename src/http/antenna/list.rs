@@ -5,9 +5,11 @@
 
 use super::lenient::flag_of;
 use super::shown::job;
-use super::wire::{AntennaIdList, AntennaJobId, AntennaJobList, AntennaListed, AntennaLogs};
+use super::wire::{
+    AntennaIdList, AntennaJobId, AntennaJobList, AntennaJobsThere, AntennaListed, AntennaLogs, AntennaNumber,
+};
 use super::{Call, Refusal, answered, json};
-use crate::coordinator::api::{ClaimableJob, CoordinatorError};
+use crate::coordinator::api::{ClaimableJob, CoordinatorError, JobView};
 use crate::domain::ids::JobId;
 use crate::domain::job::check_name;
 use crate::domain::state::{ALL, State};
@@ -19,7 +21,9 @@ use crate::http::wire::Scope;
 use crate::store::JobFilter;
 use actix_web::{HttpRequest, HttpResponse};
 use rand::seq::SliceRandom;
+use serde_json::value::RawValue;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// How jobs of this server reach their workers, and how others' may.
 const OURS: &str = "async_api";
@@ -216,8 +220,28 @@ async fn whole(call: &Call, filter: &Filter) -> ApiResult<(Vec<AntennaListed>, O
     views.truncate(limit as usize);
     let last = views.last().filter(|_| more).map(|view| view.record.id);
     let next = last.map(|last| next_page(&call.req, last));
-    let listed = |view| AntennaListed::Job(Box::new(job(view, AntennaLogs::default())));
+    let mut there = BTreeMap::new();
+    if is_hop(&call.req) {
+        // The node that asks has the same rows; what it lacks is what is known here alone.
+        let us = call.state.coordinator().node_id();
+        views.retain(|view| view.node.as_deref() == Some(us));
+    } else {
+        there = of_others(call).await;
+    }
+    let listed = |view: JobView| match there.remove(&view.record.id.0) {
+        Some(told) => AntennaListed::There(told),
+        None => AntennaListed::Job(Box::new(job(view, AntennaLogs::default()))),
+    };
     Ok((views.into_iter().map(listed).collect(), next))
+}
+
+/// The jobs of this page that other nodes serve, as they tell of them, by number.
+async fn of_others(call: &Call) -> BTreeMap<i64, Box<RawValue>> {
+    let target = format!("/api/v2/jobs/?{}", call.req.query_string());
+    let others = gathered::from_others::<AntennaJobsThere>(&call.state, &call.caller, &target).await;
+    let told = others.parts.into_iter().flat_map(|(_, list)| list.results);
+    told.filter_map(|job| Some((serde_json::from_str::<AntennaNumber>(job.get()).ok()?.id, job)))
+        .collect()
 }
 
 /// The address of this request with another cursor.

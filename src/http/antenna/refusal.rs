@@ -51,6 +51,11 @@ impl Refusal {
         }
     }
 
+    /// What `/v1` would answer.
+    pub fn error(&self) -> &ApiError {
+        &self.error
+    }
+
     pub(super) fn body(&self) -> Value {
         let problem = self.error.problem();
         let detail = &problem.detail;

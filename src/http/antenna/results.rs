@@ -25,7 +25,10 @@ pub async fn post(mut call: Call) -> Result<HttpResponse, Refusal> {
     let mut payload = call.take_payload();
     let answered = match arrival(&mut call, &mut payload).await.map_err(refused)? {
         // Kept to the end: the node's memory is spoken for as long as what came of the body is held.
-        Arrival::Whole(body) => short(&call, job, &body).await,
+        Arrival::Whole(body) => {
+            call.keep(&body);
+            short(&call, job, &body).await
+        }
         Arrival::Long(stream) => long(&call, job, stream).await,
     };
     let taken: Vec<AntennaTaken> = answered.map_err(refused)?.into_iter().map(shown).collect();

@@ -6,6 +6,7 @@
 use super::lenient::{self, Text};
 use crate::http::wire::{Json, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -60,12 +61,26 @@ pub struct AntennaJobList {
     pub results: Vec<AntennaListed>,
 }
 
+/// What another node serves of the jobs in that list, as it tells of them.
+#[derive(Deserialize)]
+pub struct AntennaJobsThere {
+    pub results: Vec<Box<RawValue>>,
+}
+
+/// Which job it is that is told of.
+#[derive(Deserialize)]
+pub struct AntennaNumber {
+    pub id: i64,
+}
+
 /// A row of the list.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum AntennaListed {
     Id(AntennaJobId),
     Job(Box<AntennaJob>),
+    /// In the words of the node that serves it.
+    There(Box<RawValue>),
 }
 
 impl PartialSchema for AntennaListed {

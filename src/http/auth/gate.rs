@@ -5,7 +5,7 @@
 
 use super::{Access, Caller, local};
 use crate::coordinator::api::CoordinatorError;
-use crate::http::antenna;
+use crate::http::antenna::{self, WaitsUntil};
 use crate::http::envelope::RoutePattern;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::extract::Query;
@@ -18,11 +18,12 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpRequest, web};
+use actix_web::{Error, HttpMessage, HttpRequest, ResponseError, web};
 use bytes::Bytes;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// Lets a request through to the resource whose entries these are, or answers it. HEAD is a GET whose answer has lost its body.
 pub async fn pass<B: MessageBody + 'static>(
@@ -62,29 +63,40 @@ impl MessageBody for NoBody {
 
 async fn admitted<B: MessageBody + 'static>(
     entries: &[&'static Entry],
-    mut req: ServiceRequest,
+    req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let arrived = Instant::now();
     if let Some(entry) = entries.first() {
         req.extensions_mut().insert(RoutePattern(entry.path));
     }
     // A method without an entry reaches only the resource's answer 405.
-    if let Some(entry) = entries.iter().find(|entry| entry.method == *req.method()) {
-        let admission = admit(entry.access, &req).await;
-        match admission.and_then(|caller| check_query(entry, req.request()).map(|()| caller)) {
-            Ok(caller) => {
-                req.extensions_mut().insert(caller.clone());
-                if let Some(answer) = forward::divert(entry, &caller, &mut req).await {
-                    return Ok(req.into_response(answer));
-                }
-            }
-            Err(error) => {
-                let response = error.response_at(req.path());
-                return Ok(req.into_response(response));
-            }
+    let Some(entry) = entries.iter().find(|entry| entry.method == *req.method()) else {
+        return Ok(next.call(req).await?.map_into_boxed_body());
+    };
+    // Between nodes every refusal is a problem, whatever clients of the path are told: the other node reads it, and tells its client.
+    let is_from_node = req.headers().contains_key(HOP) && entry.access != Access::Open;
+    let admission = admit(entry.access, &req).await;
+    match admission.and_then(|caller| check_query(entry, req.request()).map(|()| caller)) {
+        Ok(caller) => {
+            let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
+            WaitsUntil::note(&req, state, arrived);
+            req.extensions_mut().insert(caller.clone());
+            let response = forward::carry_out(entry, &caller, req, &next).await?;
+            let refused = ApiError::of_answer(response.response()).filter(|_| is_from_node);
+            Ok(match refused.map(ApiError::error_response) {
+                Some(problem) => response.into_response(problem),
+                None => response,
+            })
+        }
+        Err(error) => {
+            let response = match is_from_node {
+                true => error.error_response(),
+                false => error.response_at(req.path()),
+            };
+            Ok(req.into_response(response))
         }
     }
-    Ok(next.call(req).await?.map_into_boxed_body())
 }
 
 async fn admit(access: Access, req: &ServiceRequest) -> ApiResult<Caller> {

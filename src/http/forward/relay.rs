@@ -6,11 +6,12 @@
 
 use super::target;
 use crate::coordinator::Neighbour;
+use crate::http::antenna;
 use crate::http::auth::Caller;
 use crate::http::body::budget::Reservation;
 use crate::http::envelope::{REQUEST_ID, request_id};
 use crate::http::error::{ApiError, ApiResult, PROBLEM_JSON};
-use crate::http::hop::HOP;
+use crate::http::hop::{HOP, WAIT};
 use crate::http::state::AppState;
 use crate::http::wire::Problem;
 use actix_web::body::SizedStream;
@@ -27,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 /// Headers that belong to one connection, or that the node makes itself.
-const NOT_CARRIED: [HeaderName; 14] = [
+const NOT_CARRIED: [HeaderName; 15] = [
     header::HOST,
     header::CONNECTION,
     header::PROXY_AUTHORIZATION,
@@ -40,6 +41,7 @@ const NOT_CARRIED: [HeaderName; 14] = [
     header::COOKIE,
     header::ORIGIN,
     HOP,
+    WAIT,
     REQUEST_ID,
     HeaderName::from_static("keep-alive"),
 ];
@@ -53,7 +55,10 @@ pub struct Outgoing {
     body: Carried,
     /// The share of a held body in the node's budget.
     _room: Option<Reservation>,
-    patience: Duration,
+    /// How long a held body took to arrive.
+    pub arriving: Duration,
+    /// Its client understands no problem: whatever is refused is said again in the form of its API.
+    is_retold: bool,
     /// Carried out twice it would do twice: tasks handed out, or appended without keys.
     is_double_harm: bool,
 }
@@ -70,22 +75,28 @@ type Pieces = mpsc::Receiver<io::Result<Option<Bytes>>>;
 /// What became of it.
 pub enum Sent {
     Answered(HttpResponse),
-    /// It was not carried out: the node refused it as not its own, or was not there.
-    NotTaken {
-        reached: bool,
-    },
+    /// Refused, and the client is to be told in its own way.
+    Refused(ApiError),
+    /// It was not carried out: the node said that it is not its own, or that it goes; or it was not there, and said nothing.
+    NotTaken(Option<ApiError>),
     /// Nobody knows.
     Lost,
 }
 
+impl Sent {
+    pub fn not_reached() -> Sent {
+        Sent::NotTaken(None)
+    }
+}
+
 impl Outgoing {
-    /// Takes the request apart, waiting until then for room for its body. The answer may take as much longer as is left of that.
+    /// Takes the request apart, waiting until then for room for its body. `patience`: with a node that takes nothing of a long one.
     pub async fn take(
         state: &AppState,
         caller: &Caller,
         req: &mut ServiceRequest,
-        patience: Duration,
         until: Instant,
+        patience: Duration,
     ) -> ApiResult<Outgoing> {
         let target = target(req.path(), req.query_string());
         let mut headers = carried(req.headers());
@@ -105,8 +116,7 @@ impl Outgoing {
             Some(length) => Some(state.budget().reserve_by(length, until.into()).await?),
             None => None,
         };
-        // The owner waits for as long as this node would; together they end well before the client does.
-        let patience = patience + until.saturating_duration_since(Instant::now());
+        let began = Instant::now();
         let body = if !has_body {
             Carried::Held(Bytes::new())
         } else {
@@ -124,39 +134,57 @@ impl Outgoing {
             }
         };
         Ok(Outgoing {
+            arriving: match &body {
+                Carried::Held(_) => began.elapsed(),
+                Carried::Passing(_) => Duration::ZERO,
+            },
             method: req.method().clone(),
+            is_retold: antenna::serves(req.path()),
             is_double_harm: req.method() == Method::POST && does_more_when_repeated(req.path()),
             target,
             headers,
             caller: caller.token_id().to_owned(),
             body,
             _room: room,
-            patience,
         })
     }
 
-    /// Can it be sent once more?
+    /// Can it be sent more than once?
     pub fn is_repeatable(&self) -> bool {
         matches!(self.body, Carried::Held(_))
     }
 
+    /// Can it still be sent?
+    pub fn is_left(&self) -> bool {
+        !matches!(self.body, Carried::Passing(None))
+    }
+
     /// Gives the body back, for a handler of this node.
     pub fn put_back(self, req: &mut ServiceRequest) {
-        if let Carried::Held(bytes) = self.body
-            && !bytes.is_empty()
-        {
-            req.set_payload(Payload::from(bytes));
+        match self.body {
+            Carried::Held(bytes) if !bytes.is_empty() => req.set_payload(Payload::from(bytes)),
+            Carried::Passing(Some((pieces, _))) => {
+                let pieces = whole(pieces).map(|piece| piece.map_err(PayloadError::Io));
+                req.set_payload(Payload::Stream {
+                    payload: Box::pin(pieces),
+                });
+            }
+            Carried::Held(_) | Carried::Passing(None) => {}
         }
     }
 
-    /// Sends it to a node and answers what came of it.
-    pub async fn send(&mut self, state: &AppState, to: &Neighbour) -> Sent {
+    /// Sends it to a node and answers what came of it, within so long after it has left. `left`: what is left of the client's bound, which
+    /// the other node keeps to as well.
+    pub async fn send(&mut self, state: &AppState, to: &Neighbour, patience: Duration, left: Option<Duration>) -> Sent {
         let neighbours = state.neighbours();
         let Some(request) = neighbours.request(to, self.method.as_str(), &self.target, &self.caller, state.now())
         else {
-            return Sent::NotTaken { reached: false };
+            return Sent::not_reached();
         };
         let mut request = request.headers(self.headers.clone());
+        if let Some(left) = left {
+            request = request.header(WAIT.as_str(), left.as_millis().to_string());
+        }
         let mut passed = None;
         match &mut self.body {
             Carried::Held(bytes) if bytes.is_empty() => {}
@@ -169,7 +197,6 @@ impl Outgoing {
                 request = request.body(reqwest::Body::wrap_stream(whole(pieces)));
             }
         }
-        let patience = self.patience;
         // Counted from when the whole request has left.
         let too_late = async move {
             if let Some(passed) = passed {
@@ -182,10 +209,10 @@ impl Outgoing {
             () = too_late => return Sent::Lost,
         };
         match answered {
-            Ok(answer) => came_back(answer, patience).await,
-            Err(error) if error.is_connect() => Sent::NotTaken { reached: false },
+            Ok(answer) => came_back(answer, patience, self.is_retold).await,
+            Err(error) if error.is_connect() => Sent::not_reached(),
             // The connection broke, as one that lay ready does when its node has restarted.
-            Err(_) if self.is_repeatable() && !self.is_double_harm => Sent::NotTaken { reached: false },
+            Err(_) if self.is_repeatable() && !self.is_double_harm => Sent::not_reached(),
             Err(_) => Sent::Lost,
         }
     }
@@ -275,8 +302,8 @@ fn insert(headers: &mut reqwest::header::HeaderMap, name: &'static str, value: &
     }
 }
 
-/// The answer as it came, unless it says that the request was not taken.
-async fn came_back(answer: reqwest::Response, patience: Duration) -> Sent {
+/// The answer as it came, unless it says that the request was not taken, or is a refusal to be retold.
+async fn came_back(answer: reqwest::Response, patience: Duration, is_retold: bool) -> Sent {
     let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::build(status);
     for (name, value) in answer.headers() {
@@ -289,19 +316,20 @@ async fn came_back(answer: reqwest::Response, patience: Duration) -> Sent {
             response.append_header((name, value));
         }
     }
-    let is_problem = answer
-        .headers()
-        .get(reqwest::header::CONTENT_TYPE)
-        .is_some_and(|media| media.as_bytes() == PROBLEM_JSON.as_bytes());
-    if status == StatusCode::SERVICE_UNAVAILABLE && is_problem {
+    let text = |name| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
+    let is_problem = text(reqwest::header::CONTENT_TYPE).is_some_and(|media| media == PROBLEM_JSON);
+    if is_problem && (is_retold || status == StatusCode::SERVICE_UNAVAILABLE) {
+        let (retry_after, allow) = (text(reqwest::header::RETRY_AFTER), text(reqwest::header::ALLOW));
         let Ok(Ok(body)) = timeout(patience, answer.bytes()).await else {
             return Sent::Lost;
         };
-        let refused = serde_json::from_slice::<Problem>(&body).is_ok_and(|problem| problem.code == "not_owner");
-        let response = response.body(body);
-        return match refused {
-            true => Sent::NotTaken { reached: true },
-            false => Sent::Answered(response),
+        let refusal = serde_json::from_slice::<Problem>(&body).map(|problem| {
+            ApiError::of_another(problem, status, retry_after.and_then(|text| text.parse().ok()), allow)
+        });
+        return match refusal {
+            Ok(error) if error.is_not_taken() => Sent::NotTaken(Some(error)),
+            Ok(error) if is_retold => Sent::Refused(error),
+            _ => Sent::Answered(response.body(body)),
         };
     }
     let length = answer.content_length();
