@@ -116,10 +116,32 @@ impl Call {
         self.state.coordinator().renewing(self.identity().holder)
     }
 
+    /// How long a POST may wait, all in all.
+    fn whole_wait(&self) -> Duration {
+        Duration::from_millis(self.state.settings().antenna_post_wait_ms)
+    }
+
     /// The same for a POST, which waits, and how long it may.
     fn patient(&self) -> (Coordinator, Instant) {
-        let until = Instant::now() + self.wait;
-        (self.coordinator().patient(until), until)
+        self.patient_until(Instant::now() + self.wait)
+    }
+
+    /// The same for one whose body has come whole only then: nobody waited before, and what it took to come is not held against it.
+    fn patient_since(&self, arrived: Instant) -> (Coordinator, Instant) {
+        self.patient_until(arrived + self.whole_wait())
+    }
+
+    /// A step that comes after others which waited gets at least what a call that does not wait would: a store that works answers in that.
+    fn patient_until(&self, until: Instant) -> (Coordinator, Instant) {
+        let coordinator = self.coordinator();
+        let ordinary = coordinator.store_wait().min(self.whole_wait());
+        let until = until.max(Instant::now() + ordinary);
+        (coordinator.patient(until), until)
+    }
+
+    /// The same while the body arrives, which takes as long as it takes: each call waits by itself.
+    fn patient_each(&self) -> Coordinator {
+        self.coordinator().patient_each(self.whole_wait())
     }
 
     /// The body, for one who reads it piece by piece; it can be taken once.

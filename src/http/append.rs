@@ -170,7 +170,7 @@ async fn lines<I: Ingest>(
         .reserve(settings.append_chunk_bytes + 2 * settings.line_max_bytes)?;
     let mut splitter = LineSplitter::new(settings.line_max_bytes);
     let too_long = |error| line_too_long(error, settings.line_max_bytes);
-    let mut incoming = body::Incoming::endless(req, payload, state.allowance(usize::MAX))?;
+    let mut incoming = body::incoming::Incoming::endless(req, payload, state.allowance(usize::MAX))?;
     while let Some(piece) = incoming.next().await? {
         splitter.push(piece);
         while let Some((number, line)) = splitter.next_line().map_err(too_long)? {

@@ -2,6 +2,7 @@
 //!
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
+mod antenna_bodies;
 mod antenna_client;
 mod antenna_crash;
 mod antenna_failures;

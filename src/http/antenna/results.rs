@@ -75,14 +75,16 @@ async fn long(call: &Call, job: JobId, mut stream: Stream<'_>) -> ApiResult<Answ
     may_post(call, &coordinator, job, until).await?;
     let (settings, worker) = (call.state.settings(), call.identity().worker);
     let bounds = ItemBounds::of(&call.state);
-    let taken = Intake::run(&coordinator, job, Some(worker), &mut stream, SHAPE, bounds, settings).await?;
+    // The body may take longer to come than any call may wait.
+    let storing = call.patient_each();
+    let taken = Intake::run(&storing, job, Some(worker), &mut stream, SHAPE, bounds, settings).await?;
+    let arrived = stream.last_arrival();
     let _share = stream.into_reservation();
     // Whether there was a list at all.
     let _: AntennaResults = object(&taken.rest, "results")?;
     let mut upload = taken.upload;
     let items = taken.items.into_iter().map(|(result, image)| Told { result, image });
-    // Its body took as long as it took; from here on it waits like any other.
-    let (coordinator, until) = call.patient();
+    let (coordinator, until) = call.patient_since(arrived.into());
     take(call, &coordinator, job, until, items.collect(), || upload.handed_on()).await
 }
 
