@@ -181,6 +181,13 @@ impl Call {
         object(&body.bytes, first)
     }
 
+    /// Reads a JSON object that may be long, most of which nobody looks at.
+    async fn long_object<T: DeserializeOwned + Send + 'static>(&mut self, first: &'static str) -> ApiResult<T> {
+        let body = self.read(self.state.settings().body_max_bytes).await?;
+        let inline = self.state.settings().parse_inline_max_bytes;
+        parse::off_thread(&body, inline, move |bytes| object(bytes, first)).await
+    }
+
     /// Reads a body that may be absent.
     async fn object_or_default<T: DeserializeOwned + Default>(&mut self) -> ApiResult<T> {
         match body::has_body(&self.req) {

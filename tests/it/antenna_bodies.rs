@@ -4,13 +4,15 @@
 //! Invariant: who is told to wait waits, and who need not is not kept waiting.
 
 use crate::antenna_client::Worker;
-use crate::app::{App, Place, quick};
+use crate::app::{App, Place, on_both_stores, quick};
 use crate::cluster::{connect, somebody_waits};
 use crate::http_call::{raw, until_closed};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tallykeeper::http::HttpSettings;
 use tokio::io::AsyncWriteExt as _;
+
+on_both_stores!(a_pipeline_is_registered_with_its_whole_category_map,);
 
 /// A post of results for these tasks, each of about so many bytes.
 fn results(tasks: &[Value], bytes: usize) -> String {
@@ -30,6 +32,32 @@ fn head(job: i64, bytes: usize) -> String {
     format!(
         "POST /api/v2/jobs/{job}/result/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n"
     )
+}
+
+async fn a_pipeline_is_registered_with_its_whole_category_map(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let worker = Worker::of(&app);
+    let data: Vec<Value> = (0..29_176)
+        .map(|n| json!({"index": n, "gbif_key": 1_000_000 + n, "label": format!("Genus species-{n}"), "source": null}))
+        .collect();
+    let labels: Vec<String> = (0..29_176).map(|n| format!("Genus species-{n}")).collect();
+    let algorithm = json!({"key": "classifier", "category_map": {"data": data, "labels": labels}});
+    let pipeline = |slug: &str| json!({"name": slug, "slug": slug, "version": 1, "algorithms": [algorithm]});
+    let body = json!({"processing_service_name": "gpus", "pipelines": [pipeline("moths"), pipeline("bees")]});
+    assert!(body.to_string().len() > 4 << 20);
+    let (status, answer) = worker.call("POST", "/projects/1/pipelines/", body.clone()).await;
+    assert_eq!(
+        (status, &answer["pipelines_created"]),
+        (201, &json!(["moths", "bees"])),
+        "{answer}"
+    );
+    let (status, answer) = worker.call("POST", "/projects/1/pipelines/", body).await;
+    assert_eq!(
+        (status, &answer["pipelines_updated"]),
+        (201, &json!(["moths", "bees"])),
+        "{answer}"
+    );
+    app.stop().await;
 }
 
 #[actix_web::test]
