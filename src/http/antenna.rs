@@ -150,29 +150,13 @@ impl Call {
         std::mem::replace(&mut self.payload, empty.expect("a payload can always be taken"))
     }
 
-    /// May reading the body be tried again where the node had no room for it? Room for a plain body of known length is found before any of
-    /// it is read.
-    fn may_read_again(&self) -> bool {
-        let has = |name| self.req.headers().contains_key(name);
-        has(header::CONTENT_LENGTH) && !has(header::CONTENT_ENCODING)
-    }
-
     /// Reads the whole body, once the node has room for it.
     async fn read(&mut self, limit: usize) -> ApiResult<Body> {
         body::require_json(&self.req)?;
-        let began = Instant::now();
-        loop {
-            let waited = began.elapsed();
-            match body::read(&self.req, &mut self.payload, self.state.allowance(limit)).await {
-                Err(error) if error.problem().code == "busy" && self.may_read_again() && waited + NAP < self.wait => {
-                    tokio::time::sleep(NAP).await;
-                }
-                answered => {
-                    self.wait = self.wait.saturating_sub(waited);
-                    return answered;
-                }
-            }
-        }
+        let allowance = self.state.allowance(limit);
+        let body = body::read(&self.req, &mut self.payload, allowance, self.wait).await?;
+        self.wait = body.patience;
+        Ok(body)
     }
 
     /// Reads a small JSON object; `first` names the member to speak of where it is none.

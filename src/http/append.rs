@@ -18,6 +18,7 @@ use crate::domain::job::{Limits, NewTask};
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Takes chunks; the coordinator in production.
 #[async_trait(?Send)]
@@ -141,7 +142,7 @@ async fn array<I: Ingest>(
     upload: &mut Upload<'_, I>,
 ) -> ApiResult<wire::Appended> {
     let settings = state.settings();
-    let body = body::read(req, payload, state.allowance(settings.body_max_bytes)).await?;
+    let body = body::read(req, payload, state.allowance(settings.body_max_bytes), Duration::ZERO).await?;
     let limits = state.limits().clone();
     let tasks = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
         let tasks: Vec<wire::TaskIn> = parse::json(bytes)?;

@@ -3,12 +3,14 @@
 //! Owns: what the node bears of them, where a client that never repeats a POST would lose what it carries. Never: looks at what results do.
 //! Invariant: who is told to wait waits, and who need not is not kept waiting.
 
-use crate::antenna_client::Worker;
-use crate::app::{App, Place, on_both_stores, quick};
+use crate::antenna_client::{Worker, success};
+use crate::app::{App, PATIENCE, Place, on_both_stores, quick};
 use crate::cluster::{connect, somebody_waits};
-use crate::http_call::{raw, until_closed};
+use crate::http_call::{raw, send, until_closed};
+use crate::large_bodies::{gzip, zstd};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tallykeeper::http::HttpSettings;
 use tokio::io::AsyncWriteExt as _;
 
@@ -92,5 +94,135 @@ async fn a_post_that_takes_longer_to_come_than_it_may_wait_still_waits_for_the_s
     let answer = until_closed(slow).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(app.view(job).await["state"], "succeeded");
+    app.stop().await;
+}
+
+/// A worker's GPU box is slow, and so is its network: bodies of which nobody can say how long they get are under way side by side, more of
+/// them than the node has room for.
+#[actix_web::test]
+async fn fm36_antenna_bodies_of_unknown_length_wait_for_room() {
+    let http = HttpSettings {
+        workers: 2,
+        body_max_bytes: 16 << 20,
+        body_budget_bytes: 40 << 20,
+        antenna_post_wait_ms: 60_000,
+        body_idle_timeout_s: 120,
+        ..HttpSettings::default()
+    };
+    let app = App::start_with(&Place::sqlite(), quick(), http).await;
+    let worker = Worker::of(&app);
+    let job = worker.create("a", 0..12, json!({})).await;
+    let tasks = worker.tasks(job, 12).await;
+    let mut open = Vec::new();
+    for (n, task) in tasks.iter().enumerate() {
+        // Small enough to lie in the connection's buffers while the node does not read.
+        let text = results(std::slice::from_ref(task), 4 << 20);
+        let (coding, body) = match n % 3 {
+            0 => ("zstd", zstd(text.as_bytes())),
+            _ => ("gzip", gzip(text.as_bytes())),
+        };
+        assert!(body.len() < 100_000, "{}", body.len());
+        let head = head(job, body.len()).replacen("\r\n", &format!("\r\nContent-Encoding: {coding}\r\n"), 1);
+        let (begin, end) = body.split_at(body.len() - 10);
+        let mut stream = raw(&app, &head).await;
+        stream.write_all(begin).await.expect("the node reads");
+        open.push((stream, end.to_vec()));
+    }
+    // All of them are under way: without room for all, some of them wait.
+    let busy = async || {
+        let text = results(&[], 0);
+        let body = format!("{}{text}", " ".repeat((15 << 20) - text.len()));
+        send(
+            &app.url,
+            "POST",
+            "/v1/jobs/999/results",
+            &[("content-type", "application/json")],
+            &body,
+        )
+        .await
+        .status
+            == 503
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !busy().await {
+        assert!(Instant::now() < deadline, "there is room for all");
+    }
+    let ended = open.into_iter().map(|(mut stream, end)| async move {
+        let _ = stream.write_all(&end).await;
+        until_closed(stream).await
+    });
+    for answer in join_all(ended).await {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(app.view(job).await["state"], "succeeded");
+    app.stop().await;
+}
+
+/// Long posts hold all the memory for bodies, and another one waits for some: who asks for tasks or has little to say is served.
+#[actix_web::test]
+async fn fm36_antenna_small_bodies_do_not_wait_behind_large_ones() {
+    const LONG_BYTES: usize = 7_549_000;
+    let http = HttpSettings {
+        workers: 2,
+        body_max_bytes: 8 << 20,
+        body_budget_bytes: 64 << 20,
+        antenna_post_wait_ms: 60_000,
+        body_idle_timeout_s: 120,
+        ..HttpSettings::default()
+    };
+    let app = App::start_with(&Place::sqlite(), quick(), http).await;
+    let worker = Worker::of(&app);
+    let job = worker.create("a", 0..20, json!({})).await;
+    let tasks = worker.tasks(job, 10).await;
+    let mut bodies: Vec<String> = tasks[..8]
+        .iter()
+        .map(|task| results(std::slice::from_ref(task), LONG_BYTES))
+        .collect();
+    let last = bodies.pop().unwrap();
+    let mut open = Vec::new();
+    for body in &bodies {
+        open.push(raw(&app, &(head(job, body.len()) + &body[..100])).await);
+    }
+    let json = [("content-type", "application/json")];
+    let long = format!("{{}}{}", " ".repeat(LONG_BYTES));
+    let is_taken = async |bytes: usize| {
+        send(&app.url, "POST", "/v1/jobs/999/results", &json, &long[..bytes])
+            .await
+            .status
+            != 503
+    };
+    let deadline = Instant::now() + PATIENCE;
+    // The eighth leaves too little for the ninth; that waits, and takes up what there is.
+    let mut eighth = raw(&app, &(head(job, last.len()) + &last[..100])).await;
+    while is_taken(6_800_000).await {
+        assert!(Instant::now() < deadline);
+    }
+    let ninth = results(&tasks[8..9], LONG_BYTES);
+    let waiting = actix_web::rt::spawn({
+        let (url, path, body) = (app.url.clone(), format!("/api/v2/jobs/{job}/result/"), ninth);
+        async move { send(&url, "POST", &path, &json, &body).await.status }
+    });
+    while is_taken(2 << 20).await {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(worker.tasks(job, 3).await.len(), 3, "tasks are handed out");
+    assert_eq!(
+        worker.report(job, vec![success(&tasks[9])]).await,
+        ["counted"],
+        "small results are taken"
+    );
+    assert!(is_taken(500_000).await, "and so is what is not quite as small");
+    assert!(!waiting.is_finished(), "the long one waits still");
+    for (stream, body) in open.iter_mut().zip(&bodies).chain([(&mut eighth, &last)]) {
+        stream
+            .write_all(&body.as_bytes()[100..])
+            .await
+            .expect("the node reads on");
+    }
+    assert_eq!(waiting.await.expect("a client"), 200);
+    for stream in open.into_iter().chain([eighth]) {
+        let answer = until_closed(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
     app.stop().await;
 }

@@ -26,7 +26,7 @@ pub async fn post(mut call: Call) -> Result<HttpResponse, Refusal> {
     let answered = match arrival(&mut call, &mut payload).await.map_err(refused)? {
         // Kept to the end: the node's memory is spoken for as long as what came of the body is held.
         Arrival::Whole(body) => short(&call, job, &body).await,
-        Arrival::Long(stream) => long(&call, job, stream).await,
+        Arrival::Long(stream) => long(&call, job, *stream).await,
     };
     let taken: Vec<AntennaTaken> = answered.map_err(refused)?.into_iter().map(shown).collect();
     let answer = AntennaResultsTaken {
@@ -43,11 +43,14 @@ type Answered = Vec<(String, Disposition)>;
 
 /// The body or its beginning, once the node has room for it.
 async fn arrival<'a>(call: &mut Call, payload: &'a mut web::Payload) -> ApiResult<Arrival<'a>> {
-    let (state, until) = (call.state.clone(), Instant::now() + call.wait);
+    let state = call.state.clone();
     let allowance = state.allowance(state.settings().body_max_bytes);
-    let arrival = body::begin(&call.req, payload, allowance, until.into()).await;
-    call.wait = until.saturating_duration_since(Instant::now());
-    arrival
+    let arrival = body::begin(&call.req, payload, allowance, call.wait).await?;
+    call.wait = match &arrival {
+        Arrival::Whole(body) => body.patience,
+        Arrival::Long(stream) => stream.patience(),
+    };
+    Ok(arrival)
 }
 
 async fn short(call: &Call, job: JobId, body: &Body) -> ApiResult<Answered> {

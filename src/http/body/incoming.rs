@@ -5,6 +5,7 @@
 
 use super::budget::Reservation;
 use super::inflate::{self, Coding, Inflater, Step};
+use super::share::Share;
 use super::{Allowance, content_length};
 use crate::http::error::{ApiError, ApiResult};
 use actix_web::{HttpRequest, web};
@@ -19,7 +20,7 @@ const ENDLESS_S: u64 = 365 * 24 * 3600;
 pub(super) enum Gathered {
     Whole(Bytes),
     /// More than was asked for.
-    Begun(BytesMut),
+    Begun(Bytes),
 }
 
 /// A body as it arrives: inflated, bounded in size and time.
@@ -31,10 +32,13 @@ pub struct Incoming<'a> {
     pub(super) last_arrival: Instant,
     /// Length of a plain body, if it was said.
     pub(super) announced: Option<usize>,
-    seen: usize,
+    pub(super) seen: usize,
     inflater: Option<Inflater>,
     inline_max_bytes: usize,
-    _window: Reservation,
+    /// What inflating it holds besides what it yields.
+    pub(super) window_bytes: usize,
+    /// The same, reserved, where its reader does not reserve it.
+    _window: Option<Reservation>,
 }
 
 impl<'a> Incoming<'a> {
@@ -44,17 +48,13 @@ impl<'a> Incoming<'a> {
         payload: &'a mut web::Payload,
         allowance: Allowance<'_>,
     ) -> ApiResult<Incoming<'a>> {
-        let Allowance {
-            limit,
-            budget,
-            settings,
-        } = allowance;
+        let Allowance { limit, settings, .. } = allowance;
         let announced = content_length(req);
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(ApiError::too_large(limit));
         }
         let coding = inflate::coding(req)?;
-        let window = match coding {
+        let window_bytes = match coding {
             Some(Coding::Zstd) => inflate::WINDOW_BYTES,
             _ => 0,
         };
@@ -69,7 +69,8 @@ impl<'a> Incoming<'a> {
             seen: 0,
             inflater: inflater.map_err(|error| not_inflated(&error))?,
             inline_max_bytes: settings.parse_inline_max_bytes,
-            _window: budget.reserve(window)?,
+            window_bytes,
+            _window: None,
         })
     }
 
@@ -81,11 +82,8 @@ impl<'a> Incoming<'a> {
     ) -> ApiResult<Incoming<'a>> {
         let mut incoming = Incoming::open(req, payload, allowance)?;
         incoming.deadline += Duration::from_secs(ENDLESS_S);
+        incoming._window = Some(allowance.budget.reserve(incoming.window_bytes)?);
         Ok(incoming)
-    }
-
-    pub(super) fn is_compressed(&self) -> bool {
-        self.inflater.is_some()
     }
 
     /// The next piece, inflated, or none at the end.
@@ -153,7 +151,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// The whole body, or its beginning once that is longer than `most`.
-    pub(super) async fn gather(&mut self, most: usize) -> ApiResult<Gathered> {
+    pub(super) async fn gather(&mut self, share: &mut Share, most: usize) -> ApiResult<Gathered> {
         let Some(first) = self.next().await? else {
             return Ok(Gathered::Whole(Bytes::new()));
         };
@@ -164,19 +162,13 @@ impl<'a> Incoming<'a> {
         let mut whole = BytesMut::with_capacity(self.announced.unwrap_or(0).max(first.len()));
         whole.extend_from_slice(&first);
         while whole.len() <= most {
+            share.make_room(self.seen).await?;
             match self.next().await? {
                 Some(piece) => whole.extend_from_slice(&piece),
                 None => return Ok(Gathered::Whole(whole.freeze())),
             }
         }
-        Ok(Gathered::Begun(whole))
-    }
-
-    pub(super) async fn gather_rest(&mut self, mut begun: BytesMut) -> ApiResult<Bytes> {
-        while let Some(piece) = self.next().await? {
-            begun.extend_from_slice(&piece);
-        }
-        Ok(begun.freeze())
+        Ok(Gathered::Begun(whole.freeze()))
     }
 }
 
