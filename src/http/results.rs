@@ -72,7 +72,8 @@ pub async fn post(
             let _share = stream.into_reservation();
             let mut upload = taken.upload;
             let items = taken.items.into_iter().map(|(item, ())| item).collect();
-            let call = checked(&state, parse::json(&taken.rest)?, items)?;
+            let beside = parse::text_off_thread(taken.rest, settings.parse_inline_max_bytes, parse::json_owned);
+            let call = checked(&state, beside.await?, items)?;
             upload.handed_on();
             hand_on(&state, path, call).await
         }

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use tallykeeper::http::HttpSettings;
 use tokio::io::AsyncWriteExt as _;
 
-on_both_stores!(a_pipeline_is_registered_with_its_whole_category_map,);
+on_both_stores!(
+    a_pipeline_is_registered_with_its_whole_category_map,
+    a_long_post_is_refused_as_a_short_one_is_and_what_nobody_knows_is_ignored,
+);
 
 /// A post of results for these tasks, each of about so many bytes.
 fn results(tasks: &[Value], bytes: usize) -> String {
@@ -224,5 +227,73 @@ async fn fm36_antenna_small_bodies_do_not_wait_behind_large_ones() {
         let answer = until_closed(stream).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
+    app.stop().await;
+}
+
+async fn a_long_post_is_refused_as_a_short_one_is_and_what_nobody_knows_is_ignored(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let worker = Worker::of(&app);
+    let job = worker.create("a", 0..2, json!({})).await;
+    let tasks = worker.tasks(job, 2).await;
+    let headers = [("content-type", "application/json")];
+    let post = async |path: String, body: &str| send(&app.url, "POST", &path, &headers, body).await;
+    let good = results(&tasks[..1], 10);
+    let list = good
+        .strip_prefix("{\"results\":")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .unwrap();
+    let filling = |bytes: usize| format!("{{\"x\":[\"{}\",1.5]}}", "y".repeat(bytes));
+    let (v1, v2) = (format!("/v1/jobs/{job}/results"), format!("/api/v2/jobs/{job}/result/"));
+    // An error without the place it names in the body.
+    let words = |text: &str| {
+        let text = text.split(" at line ").next().unwrap_or_default();
+        text.split(" at byte ").next().unwrap_or_default().to_owned()
+    };
+    for body in [
+        |filling: &str| format!("{{\"results\":{filling}}}"),
+        |filling: &str| format!("{{\"other\":{filling}}}"),
+        |filling: &str| format!("[{filling},{filling}]"),
+    ] {
+        let (short, long) = (body(&filling(1)), body(&filling(3 << 20)));
+        let (short, long) = (post(v2.clone(), &short).await, post(v2.clone(), &long).await);
+        assert_eq!((short.status, long.status), (400, 400), "{long:?}");
+        let said = long.json();
+        assert!(said["results"].is_array(), "{said}");
+        assert_eq!(words(&short.text), words(&long.text));
+        let (short, long) = (body(&filling(1)), body(&filling(3 << 20)));
+        let (short, long) = (post(v1.clone(), &short).await, post(v1.clone(), &long).await);
+        assert_eq!((short.status, long.status), (400, 400), "{long:?}");
+        let problem = |said: &Value| {
+            (
+                said["code"].clone(),
+                said["field"].clone(),
+                words(said["detail"].as_str().unwrap()),
+            )
+        };
+        assert_eq!(problem(&short.json()), problem(&long.json()));
+    }
+    let unknown = format!("{{\"worker\":\"w\",\"more\":{},\"results\":[]}}", filling(3 << 20));
+    let refused = post(v1, &unknown).await;
+    assert_eq!(
+        (refused.status, refused.json()["field"].as_str()),
+        (400, Some("more")),
+        "{refused:?}"
+    );
+    for (before, after) in [(3 << 20, 1), (1, 3 << 20)] {
+        let body = format!(
+            "{{\"algorithms\":{},\"results\":{list},\"more\":{}}}",
+            filling(before),
+            filling(after)
+        );
+        let taken = post(v2.clone(), &body).await;
+        assert_eq!(
+            (taken.status, &taken.json()["tasks"][0]["status"]),
+            (200, &json!("queued")),
+            "{taken:?}"
+        );
+    }
+    let broken = post(v2, &format!("{{\"results\":{list},\"more\":{}", filling(3 << 20))).await;
+    assert_eq!(broken.status, 400, "{broken:?}");
+    assert_eq!(app.view(job).await["progress"]["succeeded"], 1);
     app.stop().await;
 }

@@ -84,7 +84,10 @@ async fn long(call: &Call, job: JobId, mut stream: Stream<'_>) -> ApiResult<Answ
     let arrived = stream.last_arrival();
     let _share = stream.into_reservation();
     // Whether there was a list at all.
-    let _: AntennaResults = object(&taken.rest, "results")?;
+    let beside = parse::text_off_thread(taken.rest, settings.parse_inline_max_bytes, |rest| {
+        object::<AntennaResults>(rest, "results").map(drop)
+    });
+    beside.await?;
     let mut upload = taken.upload;
     let items = taken.items.into_iter().map(|(result, image)| Told { result, image });
     let (coordinator, until) = call.patient_since(arrived.into());
