@@ -23,7 +23,9 @@ use super::auth::Caller;
 use super::body::{self, Body, parse};
 use super::error::{ApiError, ApiResult};
 use super::extract::JobPath;
+use super::hop::is_hop;
 use super::state::AppState;
+use super::wire::Scope;
 use crate::coordinator::Coordinator;
 use crate::coordinator::api::CoordinatorError;
 use crate::domain::ids::JobId;
@@ -59,6 +61,12 @@ pub fn refused_at(path: &str, error: ApiError) -> Refusal {
     }
 }
 
+/// Do workers make such calls? Jobs are created and steered by others, which are no workers for that.
+fn is_of_workers(req: &HttpRequest) -> bool {
+    let verb = req.path().trim_end_matches('/').rsplit('/').next();
+    req.method().is_safe() || verb.is_some_and(|verb| matches!(verb, "tasks" | "result" | "pipelines"))
+}
+
 /// The ways in which a path may be written: its clients do not agree about the last slash, and a redirect would lose a POST.
 pub fn spellings(path: &'static str) -> Vec<&'static str> {
     match path.strip_suffix('/') {
@@ -90,12 +98,19 @@ impl FromRequest for Call {
         let payload = web::Payload::from_request(req, payload).into_inner();
         let payload = payload.expect("a payload can always be taken");
         let wait = Duration::from_millis(state.settings().antenna_post_wait_ms);
-        ready(caller.map_err(Refusal::from).map(|caller| Call {
-            state,
-            caller,
-            req: req.clone(),
-            payload,
-            wait,
+        ready(caller.map_err(Refusal::from).map(|caller| {
+            let call = Call {
+                state,
+                caller,
+                req: req.clone(),
+                payload,
+                wait,
+            };
+            // Whatever it is about and whatever becomes of it. What a node asks of another for a list does not say where the worker is.
+            if is_of_workers(req) && !is_hop(req) {
+                call.note_life(&[]);
+            }
+            call
         }))
     }
 }
@@ -105,6 +120,14 @@ impl Call {
     fn job(&self) -> ApiResult<JobId> {
         let path = JobPath::of(&self.req).ok_or_else(|| ApiError::not_found("job"))?;
         Ok(path.0)
+    }
+
+    /// The caller is alive, if it is a worker, and its call is about these queues.
+    fn note_life(&self, queues: &[&str]) {
+        if self.caller.may(Scope::Work) {
+            let worker = self.identity().worker;
+            self.state.coordinator().note_calling(&worker, queues);
+        }
     }
 
     fn identity(&self) -> Identity {

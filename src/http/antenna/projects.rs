@@ -52,6 +52,8 @@ pub async fn register(mut call: Call) -> Result<HttpResponse, Refusal> {
             return Err(ApiError::not_found("pipeline").into());
         }
     }
+    let slugs: Vec<&str> = request.pipelines.iter().map(|pipeline| &*pipeline.slug).collect();
+    call.note_life(&slugs);
     let (coordinator, until) = call.patient();
     let mut answer = AntennaRegistered {
         pipelines_created: Vec::new(),
