@@ -297,3 +297,58 @@ async fn a_long_post_is_refused_as_a_short_one_is_and_what_nobody_knows_is_ignor
     assert_eq!(app.view(job).await["progress"]["succeeded"], 1);
     app.stop().await;
 }
+
+/// Over this API as over the other: taken in either coding, and held to the limits as what they inflate to.
+#[actix_web::test]
+async fn fm36_antenna_compressed_bodies_are_taken_and_inflate_within_the_limits() {
+    let http = HttpSettings {
+        workers: 1,
+        body_max_bytes: 4 << 20,
+        ..HttpSettings::default()
+    };
+    let app = App::start_with(&Place::sqlite(), quick(), http).await;
+    let worker = Worker::of(&app);
+    let job = worker.create("a", 0..6, json!({})).await;
+    let post = async |path: &str, coding: &str, body: &[u8]| {
+        let body = if coding == "gzip" { gzip(body) } else { zstd(body) };
+        let request = app.request("POST", &format!("/api/v2{path}"));
+        let request = request
+            .header("content-type", "application/json")
+            .header("content-encoding", coding);
+        let answer = request.body(body).send().await.expect("the node answers");
+        (
+            answer.status().as_u16(),
+            answer.json::<Value>().await.expect("an answer is JSON"),
+        )
+    };
+    let (tasks, result) = (format!("/jobs/{job}/tasks/"), format!("/jobs/{job}/result/"));
+    let bomb = vec![b' '; 64 << 20];
+    for coding in ["gzip", "zstd"] {
+        let (status, given) = post(&tasks, coding, br#"{"batch_size":3}"#).await;
+        assert_eq!(status, 200, "{given}");
+        let given = given["tasks"].as_array().expect("a list").clone();
+        assert_eq!(given.len(), 3);
+        for (tasks, bytes) in [(&given[..1], 10), (&given[1..], 1_500_000)] {
+            let (status, taken) = post(&result, coding, results(tasks, bytes).as_bytes()).await;
+            assert_eq!(
+                (status, &taken["results_queued"]),
+                (200, &json!(tasks.len())),
+                "{coding}: {taken}"
+            );
+        }
+        for (path, limit) in [
+            (&tasks, "1048576"),
+            (&result, "4194304"),
+            (&"/jobs/".to_owned(), "4194304"),
+        ] {
+            let (status, refused) = post(path, coding, &bomb).await;
+            let detail = refused["detail"].as_str().unwrap_or_default();
+            assert!(
+                status == 413 && detail.contains(limit),
+                "{coding} {path}: {status} {refused}"
+            );
+        }
+    }
+    assert_eq!(app.view(job).await["state"], "succeeded");
+    app.stop().await;
+}

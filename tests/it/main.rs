@@ -9,6 +9,7 @@ mod antenna_failures;
 mod antenna_jobs;
 mod antenna_quirks;
 mod antenna_results;
+mod antenna_states;
 mod app;
 mod browser;
 mod callbacks;
