@@ -22,6 +22,17 @@ impl Coordinator {
         drop(self.shared.sightings.asks(worker, queues, self.now()));
     }
 
+    /// A worker has made a call about these queues, or about none: a sign of its life.
+    pub fn note_calling(&self, worker: &Arc<str>, queues: &[&str]) {
+        let (sightings, now) = (&self.shared.sightings, self.now());
+        match queues {
+            [] => sightings.see_elsewhere(worker, now),
+            queues => queues
+                .iter()
+                .for_each(|&queue| sightings.see(worker, &queue.into(), now)),
+        }
+    }
+
     /// The names of the queues that this node serves.
     pub fn served_queues(&self) -> Vec<String> {
         let handles = self.shared.directory.queues();

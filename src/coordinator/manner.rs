@@ -1,7 +1,7 @@
 //! How a caller's requests are made: how long they wait, and whose leases they keep alive.
 //!
-//! Owns: the two ways in which a handle may differ from another. Never: changes what a request does. Invariant: a patient call ends by its
-//! deadline, like any other by its own.
+//! Owns: the two ways in which a handle may differ from another. Never: changes what a request does. Invariant: every call has an end, be
+//! it its own or one that it shares with others.
 
 use super::Coordinator;
 use super::directory::{JobHandle, Lane, Permit};
@@ -11,9 +11,21 @@ use std::time::{Duration, Instant};
 /// A patient call that is late already still gets this long, so that it hears the answer of an idle node.
 const AT_LEAST: Duration = Duration::from_millis(50);
 
+/// How long a call waits for a permit and the store.
+#[derive(Debug, Clone, Copy, Default)]
+enum Patience {
+    /// For the store only, and as long as the settings say.
+    #[default]
+    Ordinary,
+    /// All calls of the handle together.
+    Until(Instant),
+    /// Each call by itself.
+    Each { wait_ms: u64 },
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Manner {
-    patient_until: Option<Instant>,
+    patience: Patience,
     renews: Option<Arc<str>>,
 }
 
@@ -21,7 +33,16 @@ impl Coordinator {
     /// A handle whose calls wait for a permit, instead of being sent away, and for the store, until then.
     pub fn patient(&self, until: Instant) -> Coordinator {
         let mut patient = self.clone();
-        patient.manner.patient_until = Some(until);
+        patient.manner.patience = Patience::Until(until);
+        patient
+    }
+
+    /// The same for calls that are made while something arrives, however slowly: each of them waits so long by itself.
+    pub fn patient_each(&self, wait: Duration) -> Coordinator {
+        let mut patient = self.clone();
+        patient.manner.patience = Patience::Each {
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        };
         patient
     }
 
@@ -38,19 +59,22 @@ impl Coordinator {
 
     /// How long a call of this handle may wait from now on.
     pub fn store_wait(&self) -> Duration {
-        match self.manner.patient_until {
-            None => self.shared.settings.store_wait,
-            Some(until) => until.saturating_duration_since(Instant::now()).max(AT_LEAST),
+        match self.manner.patience {
+            Patience::Ordinary => self.shared.settings.store_wait,
+            Patience::Until(until) => until.saturating_duration_since(Instant::now()).max(AT_LEAST),
+            Patience::Each { wait_ms } => Duration::from_millis(wait_ms).max(AT_LEAST),
         }
     }
 
     /// A permit of the lane; none if all are taken, by the end of the handle's patience.
     pub(super) async fn permit(&self, handle: &JobHandle, lane: Lane) -> Option<Permit> {
-        match self.manner.patient_until {
-            None => handle.permit(lane),
-            Some(until) => tokio::time::timeout_at(until.into(), handle.permit_in_turn(lane))
-                .await
-                .ok(),
-        }
+        let until = match self.manner.patience {
+            Patience::Ordinary => return handle.permit(lane),
+            Patience::Until(until) => until,
+            Patience::Each { wait_ms } => Instant::now() + Duration::from_millis(wait_ms),
+        };
+        tokio::time::timeout_at(until.into(), handle.permit_in_turn(lane))
+            .await
+            .ok()
     }
 }

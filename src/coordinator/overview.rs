@@ -28,8 +28,8 @@ const GROUPS_SHOWN: usize = 50;
 const UNASKED_AFTER_MS: i64 = 60_000;
 
 impl Coordinator {
-    /// Workers that were seen in queues that `sees` lets through, by name.
-    pub async fn workers(&self, sees: impl Fn(&str) -> bool) -> Result<Vec<WorkerView>> {
+    /// Workers that were seen in queues that `sees` lets through, and if `sees_all` those that were seen in none, by name.
+    pub async fn workers(&self, sees: impl Fn(&str) -> bool, sees_all: bool) -> Result<Vec<WorkerView>> {
         let mut holds: HashMap<Arc<str>, Vec<(JobId, u32)>> = HashMap::new();
         for (job, queue, standing) in self.standings().await {
             for (worker, tasks) in standing.holders {
@@ -42,9 +42,15 @@ impl Coordinator {
         let mut views = Vec::new();
         for (worker, sighting) in self.shared.sightings.all() {
             let seen: Vec<_> = sighting.queues.iter().filter(|(queue, _)| sees(queue)).collect();
+            if seen.is_empty() && !sees_all {
+                continue;
+            }
+            let elsewhere = sighting.elsewhere;
+            let first = seen.iter().map(|(_, seen)| seen.first_seen);
+            let last = seen.iter().map(|(_, seen)| seen.last_seen);
             let (Some(first_seen), Some(last_seen)) = (
-                seen.iter().map(|(_, seen)| seen.first_seen).min(),
-                seen.iter().map(|(_, seen)| seen.last_seen).max(),
+                first.chain(elsewhere.map(|(first, _)| first)).min(),
+                last.chain(elsewhere.map(|(_, last)| last)).max(),
             ) else {
                 continue;
             };

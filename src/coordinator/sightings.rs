@@ -24,6 +24,8 @@ pub(super) struct InQueue {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sighting {
     pub(super) queues: BTreeMap<Arc<str>, InQueue>,
+    /// Its first and its last call that were about no queue.
+    pub(super) elsewhere: Option<(UnixMs, UnixMs)>,
     /// Calls that wait for work right now.
     pub(super) waiting: u32,
 }
@@ -31,7 +33,8 @@ pub(super) struct Sighting {
 impl Sighting {
     fn last_seen(&self) -> UnixMs {
         let seen = self.queues.values().map(|queue| queue.last_seen);
-        seen.max().unwrap_or(UnixMs(0))
+        let elsewhere = self.elsewhere.map(|(_, last)| last);
+        seen.chain(elsewhere).max().unwrap_or(UnixMs(0))
     }
 }
 
@@ -60,13 +63,25 @@ impl Sightings {
         self.count(worker, queue, 0, 0, now);
     }
 
+    /// A worker has made a call that concerns no queue, or none that is known.
+    pub(super) fn see_elsewhere(&self, worker: &Arc<str>, now: UnixMs) {
+        let mut workers = self.workers();
+        let elsewhere = &mut self.sighting(&mut workers, worker).elsewhere;
+        let (first, last) = elsewhere.unwrap_or((now, now));
+        *elsewhere = Some((first, last.max(now)));
+    }
+
+    fn sighting<'a>(&self, workers: &'a mut HashMap<Arc<str>, Sighting>, worker: &Arc<str>) -> &'a mut Sighting {
+        if workers.len() >= self.kept && !workers.contains_key(worker) {
+            forget_oldest(workers);
+        }
+        workers.entry(worker.clone()).or_default()
+    }
+
     /// A worker has reported so many tasks of this queue done and failed.
     pub(super) fn count(&self, worker: &Arc<str>, queue: &Arc<str>, done: u64, failed: u64, now: UnixMs) {
         let mut workers = self.workers();
-        if workers.len() >= self.kept && !workers.contains_key(worker) {
-            forget_oldest(&mut workers);
-        }
-        let sighting = workers.entry(worker.clone()).or_default();
+        let sighting = self.sighting(&mut workers, worker);
         if sighting.queues.len() >= QUEUES_KEPT && !sighting.queues.contains_key(queue) {
             let oldest = sighting.queues.iter().min_by_key(|(_, seen)| seen.last_seen);
             if let Some(oldest) = oldest.map(|(queue, _)| queue.clone()) {
@@ -88,6 +103,9 @@ impl Sightings {
     pub(super) fn asks(&self, worker: &Arc<str>, queues: &[String], now: UnixMs) -> Asking<'_> {
         let queues: Vec<Arc<str>> = queues.iter().map(|queue| Arc::from(queue.as_str())).collect();
         queues.iter().for_each(|queue| self.see(worker, queue, now));
+        if queues.is_empty() {
+            self.see_elsewhere(worker, now);
+        }
         self.note_polled(&queues, now);
         if let Some(sighting) = self.workers().get_mut(worker) {
             sighting.waiting += 1;
@@ -168,6 +186,21 @@ mod tests {
             (0, UnixMs(1), UnixMs(5))
         );
         assert_eq!(sightings.last_polled("q"), Some(UnixMs(1)));
+    }
+
+    #[test]
+    fn fm41_a_call_about_no_queue_is_a_sign_of_life() {
+        let sightings = Sightings::new(8);
+        let worker: Arc<str> = "w".into();
+        let asking = sightings.asks(&worker, &[], UnixMs(3));
+        sightings.see_elsewhere(&worker, UnixMs(7));
+        let seen = sightings.all().remove(0).1;
+        assert_eq!((seen.waiting, seen.elsewhere), (1, Some((UnixMs(3), UnixMs(7)))));
+        drop(asking);
+        for n in 0..100 {
+            sightings.see_elsewhere(&format!("w{n}").into(), UnixMs(n));
+        }
+        assert!(sightings.all().len() <= 8);
     }
 
     #[test]

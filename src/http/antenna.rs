@@ -25,6 +25,7 @@ use super::error::{ApiError, ApiResult};
 use super::extract::JobPath;
 use super::hop::{WAIT, is_hop};
 use super::state::AppState;
+use super::wire::Scope;
 use crate::coordinator::Coordinator;
 use crate::coordinator::api::CoordinatorError;
 use crate::domain::ids::JobId;
@@ -60,6 +61,12 @@ pub fn refused_at(path: &str, error: ApiError) -> Refusal {
         (Some("jobs"), Some(job), Some("result")) => Refusal::of_results(job)(error),
         _ => Refusal::from(error),
     }
+}
+
+/// Do workers make such calls? Jobs are created and steered by others, which are no workers for that.
+fn is_of_workers(req: &HttpRequest) -> bool {
+    let verb = req.path().trim_end_matches('/').rsplit('/').next();
+    req.method().is_safe() || verb.is_some_and(|verb| matches!(verb, "tasks" | "result" | "pipelines"))
 }
 
 /// The ways in which a path may be written: its clients do not agree about the last slash, and a redirect would lose a POST.
@@ -123,12 +130,19 @@ impl FromRequest for Call {
         let payload = web::Payload::from_request(req, payload).into_inner();
         let payload = payload.expect("a payload can always be taken");
         let wait = WaitsUntil::of(req).map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        ready(caller.map_err(Refusal::from).map(|caller| Call {
-            state,
-            caller,
-            req: req.clone(),
-            payload,
-            wait,
+        ready(caller.map_err(Refusal::from).map(|caller| {
+            let call = Call {
+                state,
+                caller,
+                req: req.clone(),
+                payload,
+                wait,
+            };
+            // Whatever it is about and whatever becomes of it. What a node asks of another for a list does not say where the worker is.
+            if is_of_workers(req) && !is_hop(req) {
+                call.note_life(&[]);
+            }
+            call
         }))
     }
 }
@@ -140,6 +154,14 @@ impl Call {
         Ok(path.0)
     }
 
+    /// The caller is alive, if it is a worker, and its call is about these queues.
+    fn note_life(&self, queues: &[&str]) {
+        if self.caller.may(Scope::Work) {
+            let worker = self.identity().worker;
+            self.state.coordinator().note_calling(&worker, queues);
+        }
+    }
+
     fn identity(&self) -> Identity {
         Identity::of(&self.caller, &self.req)
     }
@@ -149,23 +171,38 @@ impl Call {
         self.state.coordinator().renewing(self.identity().holder)
     }
 
+    /// How long a POST may wait, all in all.
+    fn whole_wait(&self) -> Duration {
+        Duration::from_millis(self.state.settings().antenna_post_wait_ms)
+    }
+
     /// The same for a POST, which waits, and how long it may.
     fn patient(&self) -> (Coordinator, Instant) {
-        let until = Instant::now() + self.wait;
-        (self.coordinator().patient(until), until)
+        self.patient_until(Instant::now() + self.wait)
+    }
+
+    /// The same for one whose body has come whole only then: nobody waited before, and what it took to come is not held against it.
+    fn patient_since(&self, arrived: Instant) -> (Coordinator, Instant) {
+        self.patient_until(arrived + self.whole_wait())
+    }
+
+    /// A step that comes after others which waited gets at least what a call that does not wait would: a store that works answers in that.
+    fn patient_until(&self, until: Instant) -> (Coordinator, Instant) {
+        let coordinator = self.coordinator();
+        let ordinary = coordinator.store_wait().min(self.whole_wait());
+        let until = until.max(Instant::now() + ordinary);
+        (coordinator.patient(until), until)
+    }
+
+    /// The same while the body arrives, which takes as long as it takes: each call waits by itself.
+    fn patient_each(&self) -> Coordinator {
+        self.coordinator().patient_each(self.whole_wait())
     }
 
     /// The body, for one who reads it piece by piece; it can be taken once.
     fn take_payload(&mut self) -> web::Payload {
         let empty = web::Payload::from_request(&self.req, &mut dev::Payload::None).into_inner();
         std::mem::replace(&mut self.payload, empty.expect("a payload can always be taken"))
-    }
-
-    /// May reading the body be tried again where the node had no room for it? Room for a plain body of known length is found before any of
-    /// it is read.
-    fn may_read_again(&self) -> bool {
-        let has = |name| self.req.headers().contains_key(name);
-        has(header::CONTENT_LENGTH) && !has(header::CONTENT_ENCODING)
     }
 
     /// Keeps a body for as long as its request may have to be made again.
@@ -179,25 +216,24 @@ impl Call {
     /// Reads the whole body, once the node has room for it.
     async fn read(&mut self, limit: usize) -> ApiResult<Body> {
         body::require_json(&self.req)?;
-        let began = Instant::now();
-        loop {
-            let waited = began.elapsed();
-            match body::read(&self.req, &mut self.payload, self.state.allowance(limit)).await {
-                Err(error) if error.problem().code == "busy" && self.may_read_again() && waited + NAP < self.wait => {
-                    tokio::time::sleep(NAP).await;
-                }
-                answered => {
-                    self.wait = self.wait.saturating_sub(waited);
-                    return answered.inspect(|body| self.keep(body));
-                }
-            }
-        }
+        let allowance = self.state.allowance(limit);
+        let body = body::read(&self.req, &mut self.payload, allowance, self.wait).await?;
+        self.wait = body.patience;
+        self.keep(&body);
+        Ok(body)
     }
 
     /// Reads a small JSON object; `first` names the member to speak of where it is none.
     async fn object<T: DeserializeOwned>(&mut self, first: &'static str) -> ApiResult<T> {
         let body = self.read(self.state.settings().small_body_max_bytes).await?;
         object(&body.bytes, first)
+    }
+
+    /// Reads a JSON object that may be long, most of which nobody looks at.
+    async fn long_object<T: DeserializeOwned + Send + 'static>(&mut self, first: &'static str) -> ApiResult<T> {
+        let body = self.read(self.state.settings().body_max_bytes).await?;
+        let inline = self.state.settings().parse_inline_max_bytes;
+        parse::off_thread(&body, inline, move |bytes| object(bytes, first)).await
     }
 
     /// Reads a body that may be absent.

@@ -18,6 +18,7 @@ use crate::domain::job::{Limits, NewTask};
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Takes chunks; the coordinator in production.
 #[async_trait(?Send)]
@@ -141,7 +142,7 @@ async fn array<I: Ingest>(
     upload: &mut Upload<'_, I>,
 ) -> ApiResult<wire::Appended> {
     let settings = state.settings();
-    let body = body::read(req, payload, state.allowance(settings.body_max_bytes)).await?;
+    let body = body::read(req, payload, state.allowance(settings.body_max_bytes), Duration::ZERO).await?;
     let limits = state.limits().clone();
     let tasks = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {
         let tasks: Vec<wire::TaskIn> = parse::json(bytes)?;
@@ -170,7 +171,7 @@ async fn lines<I: Ingest>(
         .reserve(settings.append_chunk_bytes + 2 * settings.line_max_bytes)?;
     let mut splitter = LineSplitter::new(settings.line_max_bytes);
     let too_long = |error| line_too_long(error, settings.line_max_bytes);
-    let mut incoming = body::Incoming::endless(req, payload, state.allowance(usize::MAX))?;
+    let mut incoming = body::incoming::Incoming::endless(req, payload, state.allowance(usize::MAX))?;
     while let Some(piece) = incoming.next().await? {
         splitter.push(piece);
         while let Some((number, line)) = splitter.next_line().map_err(too_long)? {

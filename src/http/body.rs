@@ -4,30 +4,42 @@
 //! before it is reserved from the node's budget.
 
 pub mod budget;
+pub mod incoming;
 pub mod inflate;
 pub mod items;
 pub mod ndjson;
 mod objects;
 pub mod parse;
+mod share;
 
 use super::error::{ApiError, ApiResult};
 use super::settings::HttpSettings;
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 use budget::{BodyBudget, Reservation};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
-use inflate::{Coding, Inflater, Step};
+use bytes::Bytes;
+use incoming::{Gathered, Incoming};
+use share::Share;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
-
-/// Added to the deadline of bodies that have none.
-const ENDLESS_S: u64 = 365 * 24 * 3600;
+use tokio::time::Instant;
 
 /// A whole body, and its share of the budget for as long as what came of it is held.
 pub struct Body {
     pub bytes: Bytes,
+    /// What is left of the time for which its reader would wait for room.
+    pub patience: Duration,
     _reservation: Reservation,
+}
+
+impl Body {
+    fn whole(bytes: Bytes, mut share: Share) -> Body {
+        share.settle(bytes.len());
+        Body {
+            bytes,
+            patience: share.patience(),
+            _reservation: share.into_reservation(),
+        }
+    }
 }
 
 /// What a body says it is.
@@ -76,85 +88,64 @@ pub struct Allowance<'a> {
     pub settings: &'a HttpSettings,
 }
 
-/// Reads a whole body, inflated.
+/// The most that one body takes of the budget.
+pub fn largest_share(settings: &HttpSettings) -> usize {
+    let largest = settings
+        .body_max_bytes
+        .max(settings.append_chunk_bytes + 2 * settings.line_max_bytes);
+    largest + inflate::WINDOW_BYTES
+}
+
+/// Reads a whole body, inflated. Waits no longer than `patience` for room in the budget.
 ///
 /// Errors: 413 past the limit, 415 in a coding that is not understood, 503 without budget, 408 when it comes too slowly, 400 when it ends
 /// early or cannot be inflated.
-pub async fn read(req: &HttpRequest, payload: &mut web::Payload, allowance: Allowance<'_>) -> ApiResult<Body> {
+pub async fn read(
+    req: &HttpRequest,
+    payload: &mut web::Payload,
+    allowance: Allowance<'_>,
+    patience: Duration,
+) -> ApiResult<Body> {
     let mut incoming = Incoming::open(req, payload, allowance)?;
-    let Allowance {
-        limit,
-        budget,
-        settings,
-    } = allowance;
-    // HTTP/2 bodies need not announce a length, so an unknown one may be as long as allowed. How long a compressed one is shows only
-    // while it is inflated, and most are short.
-    let first = match incoming.announced {
-        Some(length) => length,
-        None if incoming.is_compressed() => limit.min(settings.stream_body_min_bytes),
-        None => limit,
-    };
-    let mut reservation = budget.reserve(first)?;
-    let bytes = match incoming.gather(first).await? {
-        Gathered::Whole(bytes) => bytes,
-        Gathered::Begun(begun) => {
-            reservation.grow_to(limit)?;
-            incoming.gather_rest(begun).await?
-        }
-    };
-    Ok(Body {
-        bytes,
-        _reservation: reservation,
-    })
+    let mut share = Share::take(allowance, incoming.announced, incoming.window_bytes, patience).await?;
+    match incoming.gather(&mut share, usize::MAX).await? {
+        Gathered::Whole(bytes) => Ok(Body::whole(bytes, share)),
+        Gathered::Begun(_) => unreachable!("no body is so long"),
+    }
 }
 
 /// A body that is short, or the beginning of one that is not.
 pub enum Arrival<'a> {
     Whole(Body),
-    Long(Stream<'a>),
+    Long(Box<Stream<'a>>),
 }
 
-/// Reads a body, waiting until then for room in the budget: whole, if it is short, else piece by piece as its reader asks for them. Errors as
-/// [`read`].
+/// Reads a body: whole, if it is short, else piece by piece as its reader asks for them. Waits no longer than `patience` for room in the
+/// budget, all in all. Errors as [`read`].
 pub async fn begin<'a>(
     req: &HttpRequest,
     payload: &'a mut web::Payload,
     allowance: Allowance<'_>,
-    until: Instant,
+    patience: Duration,
 ) -> ApiResult<Arrival<'a>> {
-    let limit = allowance.limit;
-    let short = allowance.settings.stream_body_min_bytes.min(limit);
+    let short = allowance.settings.stream_body_min_bytes.min(allowance.limit);
     let mut incoming = Incoming::open(req, payload, allowance)?;
-    let announced = incoming.announced;
-    let room = allowance.budget.reserve_by(announced.unwrap_or(short), until);
-    let mut reservation = room.await?;
-    let first = match announced {
+    let mut share = Share::take(allowance, incoming.announced, incoming.window_bytes, patience).await?;
+    let first = match incoming.announced {
         Some(length) if length > short => Bytes::new(),
-        _ => match incoming.gather(short).await? {
-            Gathered::Whole(bytes) => {
-                return Ok(Arrival::Whole(Body {
-                    bytes,
-                    _reservation: reservation,
-                }));
-            }
-            Gathered::Begun(begun) => {
-                reservation.grow_to(limit)?;
-                begun.freeze()
-            }
+        _ => match incoming.gather(&mut share, short).await? {
+            Gathered::Whole(bytes) => return Ok(Arrival::Whole(Body::whole(bytes, share))),
+            Gathered::Begun(begun) => begun,
         },
     };
-    Ok(Arrival::Long(Stream {
-        first,
-        incoming,
-        reservation,
-    }))
+    Ok(Arrival::Long(Box::new(Stream { first, incoming, share })))
 }
 
-/// A long body, piece by piece. Its share of the budget is its whole length, until parts of it are given back.
+/// A long body, piece by piece. It has room for what has come, until parts of it are given back.
 pub struct Stream<'a> {
     first: Bytes,
     incoming: Incoming<'a>,
-    reservation: Reservation,
+    share: Share,
 }
 
 impl Stream<'_> {
@@ -163,17 +154,33 @@ impl Stream<'_> {
         if !self.first.is_empty() {
             return Ok(Some(std::mem::take(&mut self.first)));
         }
-        self.incoming.next().await
+        let seen = self.incoming.seen;
+        self.share.make_room(seen).await?;
+        let piece = self.incoming.next().await?;
+        if piece.is_none() {
+            self.share.settle(seen);
+        }
+        Ok(piece)
     }
 
     /// So many bytes of what came are no longer held.
     pub fn give_back(&mut self, bytes: usize) {
-        self.reservation.give_back(bytes);
+        self.share.give_back(bytes);
+    }
+
+    /// What is left of the time for which its reader waits for room.
+    pub fn patience(&self) -> Duration {
+        self.share.patience()
     }
 
     /// How long the body can be at most.
     pub fn max_bytes(&self) -> usize {
         self.incoming.announced.unwrap_or(self.incoming.limit)
+    }
+
+    /// When the last of what has come came.
+    pub fn last_arrival(&self) -> Instant {
+        self.incoming.last_arrival
     }
 
     /// When the body must have come.
@@ -183,167 +190,8 @@ impl Stream<'_> {
 
     /// Its share of the budget, to be kept for as long as what came of it is held.
     pub fn into_reservation(self) -> Reservation {
-        self.reservation
+        self.share.into_reservation()
     }
-}
-
-enum Gathered {
-    Whole(Bytes),
-    /// More than was asked for.
-    Begun(BytesMut),
-}
-
-/// A body as it arrives: inflated, bounded in size and time.
-pub struct Incoming<'a> {
-    payload: &'a mut web::Payload,
-    limit: usize,
-    idle: Duration,
-    deadline: Instant,
-    /// Length of a plain body, if it was said.
-    announced: Option<usize>,
-    seen: usize,
-    inflater: Option<Inflater>,
-    inline_max_bytes: usize,
-    _window: Reservation,
-}
-
-impl<'a> Incoming<'a> {
-    /// Reads nothing yet.
-    fn open(req: &HttpRequest, payload: &'a mut web::Payload, allowance: Allowance<'_>) -> ApiResult<Incoming<'a>> {
-        let Allowance {
-            limit,
-            budget,
-            settings,
-        } = allowance;
-        let announced = content_length(req);
-        if announced.is_some_and(|length| length > limit as u64) {
-            return Err(ApiError::too_large(limit));
-        }
-        let coding = inflate::coding(req)?;
-        let window = match coding {
-            Some(Coding::Zstd) => inflate::WINDOW_BYTES,
-            _ => 0,
-        };
-        let inflater = coding.map(Inflater::new).transpose();
-        Ok(Incoming {
-            payload,
-            limit,
-            idle: Duration::from_secs(settings.body_idle_timeout_s),
-            deadline: Instant::now() + Duration::from_secs(settings.body_total_timeout_s),
-            announced: announced.filter(|_| coding.is_none()).map(|length| length as usize),
-            seen: 0,
-            inflater: inflater.map_err(|error| not_inflated(&error))?,
-            inline_max_bytes: settings.parse_inline_max_bytes,
-            _window: budget.reserve(window)?,
-        })
-    }
-
-    /// A stream of lines, which may take however long.
-    pub fn endless(
-        req: &HttpRequest,
-        payload: &'a mut web::Payload,
-        allowance: Allowance<'_>,
-    ) -> ApiResult<Incoming<'a>> {
-        let mut incoming = Incoming::open(req, payload, allowance)?;
-        incoming.deadline += Duration::from_secs(ENDLESS_S);
-        Ok(incoming)
-    }
-
-    fn is_compressed(&self) -> bool {
-        self.inflater.is_some()
-    }
-
-    /// The next piece, inflated, or none at the end.
-    pub async fn next(&mut self) -> ApiResult<Option<Bytes>> {
-        let piece = if self.inflater.is_none() {
-            self.arrived().await?
-        } else {
-            self.inflated().await?
-        };
-        self.seen += piece.as_ref().map_or(0, Bytes::len);
-        if self.seen > self.limit {
-            return Err(ApiError::too_large(self.limit));
-        }
-        Ok(piece)
-    }
-
-    /// The next piece as it comes over the wire.
-    async fn arrived(&mut self) -> ApiResult<Option<Bytes>> {
-        let until = self.deadline.min(Instant::now() + self.idle);
-        match timeout_at(until, self.payload.next()).await {
-            Err(_) => Err(ApiError::body_timeout()),
-            Ok(None) => Ok(None),
-            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-            // What the server's library says of it is for those who know the library.
-            Ok(Some(Err(error))) => {
-                tracing::debug!(%error, "a body could not be read");
-                Err(ApiError::malformed(
-                    "the body ends early, or is not framed as HTTP asks for",
-                ))
-            }
-        }
-    }
-
-    async fn inflated(&mut self) -> ApiResult<Option<Bytes>> {
-        loop {
-            let Some(mut inflater) = self.inflater.take() else {
-                return Ok(None);
-            };
-            // A short body is inflated here; of a long one nobody else on this thread should notice.
-            let (inflater, step) = if self.seen < self.inline_max_bytes {
-                let step = inflater.step();
-                (inflater, step)
-            } else {
-                let stepped = web::block(move || {
-                    let step = inflater.step();
-                    (inflater, step)
-                });
-                stepped.await.map_err(|_| ApiError::busy("inflating"))?
-            };
-            self.inflater = Some(inflater);
-            match step.map_err(|error| not_inflated(&error))? {
-                Step::Piece(piece) => return Ok(Some(piece)),
-                Step::End => return Ok(None),
-                Step::Hungry => {
-                    let piece = self.arrived().await?;
-                    if let Some(inflater) = &mut self.inflater {
-                        inflater.feed(piece);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The whole body, or its beginning once that is longer than `most`.
-    async fn gather(&mut self, most: usize) -> ApiResult<Gathered> {
-        let Some(first) = self.next().await? else {
-            return Ok(Gathered::Whole(Bytes::new()));
-        };
-        // Most requests come in one piece: no copy.
-        if self.announced == Some(first.len()) {
-            return Ok(Gathered::Whole(first));
-        }
-        let mut whole = BytesMut::with_capacity(self.announced.unwrap_or(0).max(first.len()));
-        whole.extend_from_slice(&first);
-        while whole.len() <= most {
-            match self.next().await? {
-                Some(piece) => whole.extend_from_slice(&piece),
-                None => return Ok(Gathered::Whole(whole.freeze())),
-            }
-        }
-        Ok(Gathered::Begun(whole))
-    }
-
-    async fn gather_rest(&mut self, mut begun: BytesMut) -> ApiResult<Bytes> {
-        while let Some(piece) = self.next().await? {
-            begun.extend_from_slice(&piece);
-        }
-        Ok(begun.freeze())
-    }
-}
-
-fn not_inflated(error: &std::io::Error) -> ApiError {
-    ApiError::malformed(format!("the body could not be inflated: {error}"))
 }
 
 #[cfg(test)]
@@ -356,7 +204,7 @@ mod tests {
     use std::sync::LazyLock;
 
     async fn read_all(body: &'static [u8], announce: Option<usize>, limit: usize) -> ApiResult<Body> {
-        let budget = BodyBudget::new(1 << 20);
+        let budget = BodyBudget::new(1 << 20, 1 << 20);
         let mut request = TestRequest::post().set_payload(body).to_srv_request();
         request.headers_mut().remove(header::CONTENT_LENGTH);
         if let Some(length) = announce {
@@ -364,7 +212,7 @@ mod tests {
         }
         let (req, mut inner) = request.into_parts();
         let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
-        read(&req, &mut payload, allowance(limit, &budget)).await
+        read(&req, &mut payload, allowance(limit, &budget), Duration::ZERO).await
     }
 
     fn allowance(limit: usize, budget: &BodyBudget) -> Allowance<'_> {
@@ -395,14 +243,15 @@ mod tests {
         };
         let req = TestRequest::post().to_http_request();
         let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
-        let error = read(&req, &mut payload, allowance(100, &BodyBudget::new(1 << 20))).await;
+        let budget = BodyBudget::new(1 << 20, 1 << 20);
+        let error = read(&req, &mut payload, allowance(100, &budget), Duration::ZERO).await;
         let problem = error.err().unwrap().problem().clone();
         assert_eq!(problem.status, 400);
         assert_eq!(problem.detail, "the body ends early, or is not framed as HTTP asks for");
     }
 
     #[actix_web::test]
-    async fn a_body_of_unknown_length_reserves_the_maximum() {
+    async fn a_body_of_unknown_length_that_may_not_grow_reserves_the_maximum() {
         let error = read_all(b"1", None, 2 << 20).await.err().unwrap();
         assert_eq!(error.problem().code, "busy");
         assert!(read_all(b"1", Some(1), 2 << 20).await.is_ok());
@@ -417,8 +266,8 @@ mod tests {
                 let request = TestRequest::post().insert_header((header::CONTENT_ENCODING, coding));
                 let (req, mut inner) = request.set_payload(body).to_srv_request().into_parts();
                 let mut payload = web::Payload::from_request(&req, &mut inner).await.unwrap();
-                let budget = BodyBudget::new(1 << 20);
-                super::read(&req, &mut payload, allowance(limit, &budget)).await
+                let budget = BodyBudget::new(1 << 20, 1 << 20);
+                super::read(&req, &mut payload, allowance(limit, &budget), Duration::ZERO).await
             }
         };
         assert_eq!(read(100, "gzip").await.unwrap().bytes, "{\"a\":1}");

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::{Ready, ready};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The job of a path such as `/v1/jobs/{id}`.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +171,8 @@ fn taken(req: &HttpRequest, payload: &mut dev::Payload) -> (HttpRequest, web::Pa
 
 async fn small_body(req: &HttpRequest, payload: &mut web::Payload) -> ApiResult<Body> {
     let state = req.app_data::<web::Data<AppState>>().expect("configure adds it");
-    body::read(req, payload, state.allowance(state.settings().small_body_max_bytes)).await
+    let allowance = state.allowance(state.settings().small_body_max_bytes);
+    body::read(req, payload, allowance, Duration::ZERO).await
 }
 
 async fn small_json<T: DeserializeOwned>(req: &HttpRequest, payload: &mut web::Payload) -> ApiResult<T> {

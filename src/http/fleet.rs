@@ -16,7 +16,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 /// `GET /v1/workers`
 pub async fn workers(state: web::Data<AppState>, caller: Caller, req: HttpRequest) -> ApiResult<HttpResponse> {
-    let found = state.coordinator().workers(|queue| caller.sees(queue)).await?;
+    let sees_all = caller.queues().is_none();
+    let found = state
+        .coordinator()
+        .workers(|queue| caller.sees(queue), sees_all)
+        .await?;
     let shown = found.into_iter().map(|view| wire::Worker {
         worker: view.worker.to_string(),
         alive: view.alive,

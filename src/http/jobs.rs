@@ -25,6 +25,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::str::FromStr;
+use std::time::Duration;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
@@ -40,7 +41,13 @@ pub async fn create(
     body::require_json(&req)?;
     let key = idempotency_key(&req)?;
     let settings = state.settings();
-    let body = body::read(&req, &mut payload, state.allowance(settings.body_max_bytes)).await?;
+    let body = body::read(
+        &req,
+        &mut payload,
+        state.allowance(settings.body_max_bytes),
+        Duration::ZERO,
+    )
+    .await?;
     let (limits, now, hashed) = (state.limits().clone(), state.now(), key.is_some());
     let callbacks = state.callbacks().cloned();
     let parsed = parse::off_thread(&body, settings.parse_inline_max_bytes, move |bytes| {

@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use tokio::time::Instant;
+use std::time::Duration;
 
 /// ItemBounds on one item.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,7 @@ pub async fn post(
     body::require_json(&req)?;
     let settings = state.settings();
     let allowance = state.allowance(settings.body_max_bytes);
-    let arrival = body::begin(&req, &mut payload, allowance, Instant::now()).await?;
+    let arrival = body::begin(&req, &mut payload, allowance, Duration::ZERO).await?;
     match arrival {
         Arrival::Whole(body) => {
             let (request, items) = whole(&state, &body).await?;
@@ -72,7 +72,8 @@ pub async fn post(
             let _share = stream.into_reservation();
             let mut upload = taken.upload;
             let items = taken.items.into_iter().map(|(item, ())| item).collect();
-            let call = checked(&state, parse::json(&taken.rest)?, items)?;
+            let beside = parse::text_off_thread(taken.rest, settings.parse_inline_max_bytes, parse::json_owned);
+            let call = checked(&state, beside.await?, items)?;
             upload.handed_on();
             hand_on(&state, path, call).await
         }

@@ -4,8 +4,8 @@
 //! shared by all workers.
 
 use super::auth::tokens::Tokens;
-use super::body::Allowance;
 use super::body::budget::BodyBudget;
+use super::body::{Allowance, largest_share};
 use super::callbacks::Callbacks;
 use super::forward::neighbours::Neighbours;
 use super::settings::HttpSettings;
@@ -53,7 +53,7 @@ impl AppState {
         AppState {
             inner: Arc::new(Inner {
                 tokens: Tokens::new(Arc::clone(coordinator.store()) as _, &settings),
-                budget: BodyBudget::new(settings.body_budget_bytes),
+                budget: BodyBudget::new(settings.body_budget_bytes, largest_share(&settings)),
                 coordinator,
                 settings,
                 limits,

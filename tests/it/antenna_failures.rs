@@ -16,6 +16,7 @@ on_both_stores!(
     fm11_antenna_432_leases_are_long_and_a_hoarder_is_capped,
     fm37_antenna_a_post_that_got_lost_comes_back_by_expiry,
     fm41_antenna_an_idle_worker_is_alive_and_is_nobody_else,
+    fm41_antenna_every_call_of_a_worker_is_a_sign_of_life,
     fm53_antenna_a_dead_worker_s_batch_comes_back_while_its_siblings_live,
     calls_of_a_token_keep_what_it_holds,
     a_result_after_its_lease_still_counts,
@@ -145,6 +146,79 @@ async fn fm41_antenna_an_idle_worker_is_alive_and_is_nobody_else(place: Place) {
         2,
         "a reader is no worker: {workers}"
     );
+    app.stop().await;
+}
+
+async fn fm41_antenna_every_call_of_a_worker_is_a_sign_of_life(place: Place) {
+    let app = App::start(&place, quick()).await;
+    let (_, admin) = token(&app, "", json!({"name": "admin", "scopes": ["admin"]})).await;
+    let (id, secret) = token(&app, &admin, json!({"name": "gpus", "scopes": ["work"]})).await;
+    let (_, moths) = token(
+        &app,
+        &admin,
+        json!({"name": "m", "scopes": ["read"], "queues": ["moths"]}),
+    )
+    .await;
+    let (_, reader) = token(&app, &admin, json!({"name": "page", "scopes": ["read"]})).await;
+    let workers = async |token: &str| {
+        let list = send_as(&app, token, "GET", "/v1/workers", Value::Null).await.json();
+        list["items"].as_array().expect("a list").clone()
+    };
+    let none: Vec<Value> = Vec::new();
+    let calls = |path: &str| {
+        let pipelines = json!({"pipelines": [{"slug": "moths"}]});
+        match path.ends_with("pipelines/") {
+            true => ("POST", pipelines),
+            false => ("GET", Value::Null),
+        }
+    };
+    // Before there is any queue that a node could serve.
+    for (n, path) in ["/jobs?ids_only=1", "/jobs/next/", "/projects/", "/jobs/"]
+        .into_iter()
+        .enumerate()
+    {
+        let address = format!("10.0.0.{n}");
+        let worker = Worker::of(&app).with_token(&secret).from(&address);
+        let (method, body) = calls(path);
+        worker.call(method, path, body).await;
+        let name = format!("gpus#{id}@{address}");
+        let seen = workers(&admin).await;
+        let seen = seen.iter().find(|worker| worker["worker"] == name.as_str());
+        let seen = seen.unwrap_or_else(|| panic!("{path}: no {name}"));
+        assert_eq!((&seen["alive"], &seen["queues"]), (&json!(true), &json!([])), "{path}");
+    }
+    assert_eq!(
+        workers(&moths).await,
+        none,
+        "who has been in no queue is nobody's in particular"
+    );
+    let job = Worker::of(&app)
+        .with_token(&admin)
+        .create("moths", 0..1, json!({}))
+        .await;
+    Worker::of(&app).with_token(&reader).detail(job).await;
+    assert_eq!(workers(&moths).await, none, "whoever looks or creates is no worker");
+    for (n, path) in [format!("/jobs/{job}/"), "/projects/1/pipelines/".to_owned()]
+        .iter()
+        .enumerate()
+    {
+        let address = format!("10.0.1.{n}");
+        let (method, body) = calls(path);
+        Worker::of(&app)
+            .with_token(&secret)
+            .from(&address)
+            .call(method, path, body)
+            .await;
+        let seen = workers(&moths).await;
+        let name = format!("gpus#{id}@{address}");
+        let seen = seen.iter().find(|worker| worker["worker"] == name.as_str());
+        let seen = seen.unwrap_or_else(|| panic!("{path}: no {name}"));
+        assert_eq!(
+            (&seen["alive"], &seen["queues"]),
+            (&json!(true), &json!(["moths"])),
+            "{path}"
+        );
+    }
     app.stop().await;
 }
 

@@ -13,13 +13,13 @@ use tallykeeper::http::HttpSettings;
 
 type Compress = fn(&[u8]) -> Vec<u8>;
 
-fn gzip(text: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(text).expect("memory can be written");
     encoder.finish().expect("memory can be written")
 }
 
-fn zstd(text: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(text: &[u8]) -> Vec<u8> {
     zstd::encode_all(text, 3).expect("memory can be read")
 }
 

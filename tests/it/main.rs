@@ -2,12 +2,14 @@
 //!
 //! Owns: the list of suites. Never: holds a test itself. Invariant: a test that needs PostgreSQL fails loudly where there is none.
 
+mod antenna_bodies;
 mod antenna_client;
 mod antenna_crash;
 mod antenna_failures;
 mod antenna_jobs;
 mod antenna_quirks;
 mod antenna_results;
+mod antenna_states;
 mod app;
 mod browser;
 mod callbacks;

@@ -128,6 +128,7 @@ pub async fn show(call: Call) -> Result<HttpResponse, Refusal> {
     let coordinator = call.coordinator();
     call.caller.check_job(&coordinator, job).await?;
     let view = answered(coordinator.job(job).await)?;
+    call.note_life(&[&view.record.queue]);
     let filter = LogFilter {
         job,
         after: None,

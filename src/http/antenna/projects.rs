@@ -39,7 +39,8 @@ pub async fn register(mut call: Call) -> Result<HttpResponse, Refusal> {
     if project.is_none_or(|id| id < 1) {
         return Err(ApiError::not_found("project").into());
     }
-    let request: AntennaRegister = call.object("pipelines").await?;
+    // Pipelines come with the whole category map of each of their algorithms.
+    let request: AntennaRegister = call.long_object("pipelines").await?;
     let most = call.state.settings().batch_items_max;
     if request.pipelines.len() > most {
         return Err(ApiError::invalid("pipelines", format!("at most {most} pipelines")).into());
@@ -51,6 +52,8 @@ pub async fn register(mut call: Call) -> Result<HttpResponse, Refusal> {
             return Err(ApiError::not_found("pipeline").into());
         }
     }
+    let slugs: Vec<&str> = request.pipelines.iter().map(|pipeline| &*pipeline.slug).collect();
+    call.note_life(&slugs);
     let (coordinator, until) = call.patient();
     let mut answer = AntennaRegistered {
         pipelines_created: Vec::new(),

@@ -29,7 +29,7 @@ pub async fn post(mut call: Call) -> Result<HttpResponse, Refusal> {
             call.keep(&body);
             short(&call, job, &body).await
         }
-        Arrival::Long(stream) => long(&call, job, stream).await,
+        Arrival::Long(stream) => long(&call, job, *stream).await,
     };
     let taken: Vec<AntennaTaken> = answered.map_err(refused)?.into_iter().map(shown).collect();
     let answer = AntennaResultsTaken {
@@ -46,11 +46,14 @@ type Answered = Vec<(String, Disposition)>;
 
 /// The body or its beginning, once the node has room for it.
 async fn arrival<'a>(call: &mut Call, payload: &'a mut web::Payload) -> ApiResult<Arrival<'a>> {
-    let (state, until) = (call.state.clone(), Instant::now() + call.wait);
+    let state = call.state.clone();
     let allowance = state.allowance(state.settings().body_max_bytes);
-    let arrival = body::begin(&call.req, payload, allowance, until.into()).await;
-    call.wait = until.saturating_duration_since(Instant::now());
-    arrival
+    let arrival = body::begin(&call.req, payload, allowance, call.wait).await?;
+    call.wait = match &arrival {
+        Arrival::Whole(body) => body.patience,
+        Arrival::Long(stream) => stream.patience(),
+    };
+    Ok(arrival)
 }
 
 async fn short(call: &Call, job: JobId, body: &Body) -> ApiResult<Answered> {
@@ -78,14 +81,19 @@ async fn long(call: &Call, job: JobId, mut stream: Stream<'_>) -> ApiResult<Answ
     may_post(call, &coordinator, job, until).await?;
     let (settings, worker) = (call.state.settings(), call.identity().worker);
     let bounds = ItemBounds::of(&call.state);
-    let taken = Intake::run(&coordinator, job, Some(worker), &mut stream, SHAPE, bounds, settings).await?;
+    // The body may take longer to come than any call may wait.
+    let storing = call.patient_each();
+    let taken = Intake::run(&storing, job, Some(worker), &mut stream, SHAPE, bounds, settings).await?;
+    let arrived = stream.last_arrival();
     let _share = stream.into_reservation();
     // Whether there was a list at all.
-    let _: AntennaResults = object(&taken.rest, "results")?;
+    let beside = parse::text_off_thread(taken.rest, settings.parse_inline_max_bytes, |rest| {
+        object::<AntennaResults>(rest, "results").map(drop)
+    });
+    beside.await?;
     let mut upload = taken.upload;
     let items = taken.items.into_iter().map(|(result, image)| Told { result, image });
-    // Its body took as long as it took; from here on it waits like any other.
-    let (coordinator, until) = call.patient();
+    let (coordinator, until) = call.patient_since(arrived.into());
     take(call, &coordinator, job, until, items.collect(), || upload.handed_on()).await
 }
 

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, Read};
 /// What is understood, for `Accept-Encoding`.
 pub const UNDERSTOOD: &str = "gzip, zstd";
 /// Most bytes of one step.
-const STEP_BYTES: usize = 128 << 10;
+pub(super) const STEP_BYTES: usize = 128 << 10;
 /// The largest window a zstd frame may ask for: what RFC 8878 recommends, and all levels but the "ultra" ones keep to.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// What a decoder may hold besides what it yields.

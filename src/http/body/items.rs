@@ -1,7 +1,7 @@
 //! Splits a streamed JSON object into the items of its one long list, and the rest.
 //!
-//! Owns: where an item begins and ends. Never: holds more than one item and the piece at hand, or judges what an item says: each is parsed
-//! by itself, and so is the rest, in which the list stands empty. Invariant: items and rest are the same however the stream was cut, and
+//! Owns: where an item begins and ends. Never: holds more than one item, the piece at hand and what stands beside the list, or judges what an
+//! item says: each is parsed by itself, and so is the rest, in which the list stands empty. Invariant: items and rest are the same however the stream was cut, and
 //! what is no JSON is refused by the splitter, by the parser of an item, or by that of the rest.
 
 use bytes::{Buf, Bytes};
@@ -21,9 +21,9 @@ pub enum Unsplittable {
     Expected { expected: &'static str, at: u64 },
     #[error("the body ends at byte {at}, inside {list}[{index}]")]
     Truncated { list: &'static str, index: usize, at: u64 },
-    /// The members beside the list are longer than they may be.
-    #[error("too much beside the list")]
-    RestTooLong,
+    /// A list, of items perhaps, stands where the object would.
+    #[error("expected an object at byte {at}")]
+    BareList { at: u64 },
 }
 
 /// One element of the list, as it came.
@@ -103,10 +103,19 @@ impl Nesting {
     }
 }
 
+/// Adds to a text of a body of which so much may still come.
+fn add(text: &mut Vec<u8>, more: &[u8], left: u64) {
+    if text.capacity() - text.len() < more.len() && text.len() + more.len() > LARGE_BYTES {
+        // Once for the whole text: growing step by step would hold it twice while it is moved.
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        text.reserve_exact(left.max(MAPPED_BYTES));
+    }
+    text.extend_from_slice(more);
+}
+
 /// Cuts pieces of a stream into items.
 pub struct ItemSplitter {
     list: &'static str,
-    rest_max_bytes: usize,
     body_max_bytes: u64,
     place: Place,
     nesting: Nesting,
@@ -120,10 +129,9 @@ pub struct ItemSplitter {
 
 impl ItemSplitter {
     /// `list` names the member that holds the items; the body is at most so long.
-    pub fn new(list: &'static str, rest_max_bytes: usize, body_max_bytes: usize) -> Self {
+    pub fn new(list: &'static str, body_max_bytes: usize) -> Self {
         ItemSplitter {
             list,
-            rest_max_bytes,
             body_max_bytes: body_max_bytes as u64,
             place: Place::Start,
             nesting: Nesting::default(),
@@ -148,7 +156,7 @@ impl ItemSplitter {
             let done = match self.place {
                 Place::Inside { scalar: true } => self.scalar(),
                 Place::Inside { scalar: false } => self.nested(),
-                Place::Rest { key } => self.beside(key)?,
+                Place::Rest { key } => self.beside(key),
                 Place::Start | Place::Before { .. } | Place::After => self.between()?,
             };
             if done {
@@ -193,22 +201,22 @@ impl ItemSplitter {
 
     /// Takes bytes into the item at hand.
     fn take(&mut self, bytes: usize) {
-        if self.item.capacity() - self.item.len() < bytes && self.item.len() + bytes > LARGE_BYTES {
-            // Once for the whole item: growing step by step would hold it twice while it is moved.
-            let left = usize::try_from(self.body_max_bytes.saturating_sub(self.at)).unwrap_or(usize::MAX);
-            self.item.reserve_exact(left.max(MAPPED_BYTES));
-        }
-        self.item.extend_from_slice(&self.piece[..bytes]);
+        add(
+            &mut self.item,
+            &self.piece[..bytes],
+            self.body_max_bytes.saturating_sub(self.at),
+        );
         self.skip(bytes);
     }
 
-    fn keep(&mut self, bytes: usize) -> Result<(), Unsplittable> {
-        if self.rest.len() + bytes > self.rest_max_bytes {
-            return Err(Unsplittable::RestTooLong);
-        }
-        self.rest.extend_from_slice(&self.piece[..bytes]);
+    /// Keeps bytes beside the list.
+    fn keep(&mut self, bytes: usize) {
+        add(
+            &mut self.rest,
+            &self.piece[..bytes],
+            self.body_max_bytes.saturating_sub(self.at),
+        );
         self.skip(bytes);
-        Ok(())
     }
 
     /// A number or a word, which ends where something else begins. Answers whether it did.
@@ -246,9 +254,10 @@ impl ItemSplitter {
                 self.place = Place::Rest { key: Key::None };
                 self.nesting = Nesting::default();
             }
+            (Place::Start, b'[') => return Err(Unsplittable::BareList { at: self.at }),
             (Place::Start, _) => return expected("an object"),
             (Place::Before { first: true } | Place::After, b']') => {
-                self.keep(1)?;
+                self.keep(1);
                 self.place = Place::Rest { key: Key::None };
                 self.nesting = Nesting {
                     depth: 1,
@@ -273,14 +282,14 @@ impl ItemSplitter {
     }
 
     /// One step beside the list.
-    fn beside(&mut self, key: Key) -> Result<bool, Unsplittable> {
+    fn beside(&mut self, key: Key) -> bool {
         // Only what stands at depth 1 outside of strings can lead to the list; it is read byte by byte, the rest in strides.
         if self.nesting.depth == 1 && !self.nesting.in_string {
             let byte = self.piece[0];
             if key == Key::Colon && byte == b'[' {
-                self.keep(1)?;
+                self.keep(1);
                 self.place = Place::Before { first: true };
-                return Ok(false);
+                return false;
             }
             let next = match byte {
                 b'"' => Key::Open(self.rest.len() + 1),
@@ -289,12 +298,12 @@ impl ItemSplitter {
                 _ => Key::None,
             };
             self.nesting.next_mark(&self.piece[..1]);
-            self.keep(1)?;
+            self.keep(1);
             self.place = Place::Rest { key: next };
-            return Ok(false);
+            return false;
         }
         let marked = self.nesting.next_mark(&self.piece);
-        self.keep(marked.unwrap_or(self.piece.len()))?;
+        self.keep(marked.unwrap_or(self.piece.len()));
         if marked.is_some()
             && let Key::Open(start) = key
         {
@@ -303,7 +312,7 @@ impl ItemSplitter {
                 key: if named { Key::Listed } else { Key::None },
             };
         }
-        Ok(false)
+        false
     }
 }
 

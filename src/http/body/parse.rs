@@ -7,7 +7,9 @@ use super::Body;
 use super::objects::Strict;
 use crate::http::error::{ApiError, ApiResult};
 use actix_web::web;
+use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// Parses a whole body, naming the member at fault.
 pub fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> ApiResult<T> {
@@ -15,6 +17,11 @@ pub fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> ApiResult<T> {
         problem if problem.field.is_none() && problem.limit.is_some() => error.at_field("body"),
         _ => error,
     })
+}
+
+/// The same of a value that borrows nothing.
+pub fn json_owned<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    json(bytes)
 }
 
 /// Parses a part of a body, naming the member of it that is at fault, if not all of it is.
@@ -128,11 +135,19 @@ pub async fn off_thread<T: Send + 'static>(
     inline_max_bytes: usize,
     work: impl FnOnce(&[u8]) -> ApiResult<T> + Send + 'static,
 ) -> ApiResult<T> {
-    if body.bytes.len() <= inline_max_bytes {
-        return work(&body.bytes);
+    text_off_thread(body.bytes.clone(), inline_max_bytes, work).await
+}
+
+/// The same over a part of one.
+pub async fn text_off_thread<T: Send + 'static>(
+    text: Bytes,
+    inline_max_bytes: usize,
+    work: impl FnOnce(&[u8]) -> ApiResult<T> + Send + 'static,
+) -> ApiResult<T> {
+    if text.len() <= inline_max_bytes {
+        return work(&text);
     }
-    let bytes = body.bytes.clone();
-    match web::block(move || work(&bytes)).await {
+    match web::block(move || work(&text)).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::busy("parsing")),
     }
@@ -142,7 +157,6 @@ pub async fn off_thread<T: Send + 'static>(
 mod tests {
     use super::*;
     use crate::http::wire::{CreateJob, LeaseAny, PostResults};
-    use serde::de::DeserializeOwned;
 
     fn field<T: DeserializeOwned>(text: &str) -> Option<String> {
         let error = json::<T>(text.as_bytes()).err().expect("must not parse");

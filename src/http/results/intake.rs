@@ -1,7 +1,7 @@
 //! A long post of results, item by item while it arrives.
 //!
-//! Owns: what is held of such a post: one item, what is small of the items before, and the names of the large results that are stored
-//! already. Never: posts; its caller does, when the whole body made sense. Invariant: results of a post that came to nothing are given up,
+//! Owns: what is held of such a post: one item, what is small of the items before, what stands beside them, and the names of the large results that
+//! are stored already. Never: posts; its caller does, when the whole body made sense. Invariant: results of a post that came to nothing are given up,
 //! and no lease that was named in it expires before it is judged.
 
 use super::{ItemBounds, ItemRead};
@@ -15,6 +15,7 @@ use crate::http::body::items::{ItemSplitter, RawItem, Unsplittable, peek};
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::settings::HttpSettings;
 use actix_web::web;
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -58,8 +59,8 @@ pub(in crate::http) struct Intake<'a, X> {
 
 /// A post that was read to its end.
 pub(in crate::http) struct Taken<'a, X> {
-    /// What stood beside the list, with the list empty.
-    pub rest: Vec<u8>,
+    /// What stood beside the list, with the list empty: short as a rule, but as long as the body if that had no list.
+    pub rest: Bytes,
     pub items: Vec<(ReportedResult, X)>,
     /// Dropped when the post is answered.
     pub upload: Intake<'a, X>,
@@ -90,12 +91,18 @@ impl<'a, X: Send + 'static> Intake<'a, X> {
             items: Vec::new(),
             stored: Vec::new(),
         };
-        let mut splitter = ItemSplitter::new(shape.list, settings.small_body_max_bytes, stream.max_bytes());
-        let unsplittable = |error| refused(&error, settings.small_body_max_bytes);
+        let mut splitter = ItemSplitter::new(shape.list, stream.max_bytes());
         let mut looked_into = None;
         while let Some(piece) = stream.next().await? {
             splitter.push(piece);
-            while let Some(item) = splitter.next_item().map_err(unsplittable)? {
+            loop {
+                let item = match splitter.next_item() {
+                    Ok(Some(item)) => item,
+                    Ok(None) => break,
+                    // The parser of the rest refuses a list, however long it would have been, as it does a short one.
+                    Err(Unsplittable::BareList { .. }) => return Ok(intake.taken(b"[]".to_vec())),
+                    Err(error) => return Err(refused(&error)),
+                };
                 intake.find_worker(splitter.rest());
                 let given_back = intake.add(item).await?;
                 stream.give_back(given_back);
@@ -109,18 +116,23 @@ impl<'a, X: Send + 'static> Intake<'a, X> {
                 }
             }
         }
-        let rest = splitter.finish().map_err(unsplittable)?;
-        Ok(Taken {
-            rest,
-            items: std::mem::take(&mut intake.items),
-            upload: intake,
-        })
+        let rest = splitter.finish().map_err(|error| refused(&error))?;
+        Ok(intake.taken(rest))
+    }
+
+    fn taken(mut self, rest: Vec<u8>) -> Taken<'a, X> {
+        Taken {
+            rest: rest.into(),
+            items: std::mem::take(&mut self.items),
+            upload: self,
+        }
     }
 
     /// Looks for the worker's name in what has come beside the list, if it is not known and that is news.
     fn find_worker(&mut self, rest: &[u8]) {
         if self.by.is_none() && std::mem::replace(&mut self.rest_seen, rest.len()) != rest.len() {
-            let named = self.shape.worker.and_then(|member| peek(rest, member));
+            let beginning = &rest[..rest.len().min(LOOK_INTO_BYTES)];
+            let named = self.shape.worker.and_then(|member| peek(beginning, member));
             self.by = named.map(Arc::from);
         }
     }
@@ -183,7 +195,7 @@ impl<X> Drop for Intake<'_, X> {
 /// Large results are looked through one at a time, whoever posts them: they take one core at most from everything else.
 static DIGESTING: Semaphore = Semaphore::const_new(1);
 
-/// What has come of an item before it is looked into for its lease.
+/// What has come of an item before it is looked into for its lease; so much beside the list is looked through for the worker.
 const LOOK_INTO_BYTES: usize = 16 << 10;
 
 struct Digested<X> {
@@ -214,9 +226,6 @@ fn digest<X>(item: RawItem, shape: Shape<X>, bounds: ItemBounds) -> ApiResult<Di
     Ok(Digested { read, text })
 }
 
-fn refused(error: &Unsplittable, rest_max_bytes: usize) -> ApiError {
-    match error {
-        Unsplittable::RestTooLong => ApiError::too_large(rest_max_bytes),
-        place => ApiError::malformed(place.to_string()),
-    }
+fn refused(error: &Unsplittable) -> ApiError {
+    ApiError::malformed(error.to_string())
 }
