@@ -168,6 +168,7 @@ impl Saved {
                 worker: self.workers.get(lease.worker as usize)?.clone(),
                 granted_at: lease.granted_at,
                 adopted: lease.adopted,
+                restored: true,
                 expires_at: lease.expires_at,
                 claims: 0,
                 note: None,

@@ -16,6 +16,7 @@ mod model;
 mod outage;
 mod property;
 mod renewal;
+mod restored;
 mod results;
 mod retrying;
 mod tasks_added;

@@ -114,6 +114,7 @@ impl History {
             task.lease = Some(Holding {
                 token,
                 worker: worker.into(),
+                restored: false,
                 granted_at: self.bench.now,
                 expires_at,
             });
