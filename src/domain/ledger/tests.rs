@@ -19,6 +19,7 @@ mod renewal;
 mod restored;
 mod results;
 mod retrying;
+mod saved;
 mod tasks_added;
 mod verdicts;
 

@@ -138,6 +138,11 @@ impl Model {
         self.tasks.iter().filter_map(|task| task.lease.clone()).collect()
     }
 
+    /// Are there leases that a cancel with grace waits for?
+    pub(super) fn has_leases(&self, now: UnixMs) -> bool {
+        self.numbers(|task| task.lease.is_some()) > 0 || self.may_have_forgotten(now)
+    }
+
     fn may_have_forgotten(&self, now: UnixMs) -> bool {
         self.forgotten_until.is_some_and(|until| now < until)
     }
@@ -276,7 +281,7 @@ impl Model {
     pub(super) fn ruling(&self, control: Control, now: UnixMs) -> Ruling {
         use State::*;
         let undone = self.numbers(|task| task.verdict != Some(Verdict::Succeeded));
-        let leased = self.numbers(|task| task.lease.is_some()) > 0 || self.may_have_forgotten(now);
+        let leased = self.has_leases(now);
         match (control, self.state) {
             (Control::Start, Pending) | (Control::Pause, Running) | (Control::Resume, Paused) => Ruling::Change,
             (Control::Start | Control::Resume, Running) | (Control::Pause, Paused) => Ruling::Already,

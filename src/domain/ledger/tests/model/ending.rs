@@ -36,7 +36,7 @@ impl Model {
         let active = self.state.is_active();
         let leases = self.holdings();
         let expired = |lease: &Holding| lease.expires_at <= now && !self.is_claimed(&lease.token);
-        let given_back = leases.is_empty() && !self.may_have_forgotten(now);
+        let given_back = !self.has_leases(now);
         let doomed = self.policy.abort_early && self.is_past_threshold() && self.state != State::Canceling;
         if active && !self.open && self.undecided() == 0 {
             Some("the verdict")

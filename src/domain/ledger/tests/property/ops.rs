@@ -127,10 +127,36 @@ fn handed_on() -> impl Strategy<Value = Vec<Op>> {
         })
 }
 
+/// A crash forgets leases, a cancel waits for them, and is saved before the next crash.
+fn forgotten_twice() -> impl Strategy<Value = Vec<Op>> {
+    let pass = || prop_oneof![Just(0i64), 1i64..60_000, Just(LEASE_MS)].prop_map(Op::Pass);
+    (
+        0u8..3,
+        any::<bool>(),
+        pass(),
+        prop_oneof![Just(400u32), Just(2_000)],
+        pass(),
+    )
+        .prop_map(|(worker, kept, early, grace_s, late)| {
+            vec![
+                Op::Grant(worker, 3, None),
+                Op::Crash(true, true, kept),
+                early,
+                Op::Settle(None),
+                Op::Control(Control::Cancel { grace_s }),
+                Op::Settle(None),
+                Op::Save,
+                late,
+                Op::Crash(true, true, true),
+            ]
+        })
+}
+
 /// What happens to a job, one thing after the other.
 pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let one = op().prop_map(|op| vec![op]);
-    prop::collection::vec(prop_oneof![60 => one, 1 => handed_on()], 1..80).prop_map(|scenes| scenes.concat())
+    prop::collection::vec(prop_oneof![120 => one, 2 => handed_on(), 1 => forgotten_twice()], 1..80)
+        .prop_map(|scenes| scenes.concat())
 }
 
 fn op() -> impl Strategy<Value = Op> {
