@@ -161,6 +161,13 @@ fn ledger(total: u32) -> Ledger {
         epoch: Epoch(1),
     };
     Loading::new(record, None)
-        .finish(fence, Bounds::default(), LeaseSeq(0), NewerTokens::Suspect, NOW)
+        .finish(
+            fence,
+            Bounds::default(),
+            LeaseSeq(0),
+            UnixMs(0),
+            NewerTokens::Suspect,
+            NOW,
+        )
         .expect("a new job loads")
 }

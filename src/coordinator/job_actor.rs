@@ -43,6 +43,8 @@ pub(super) struct JobActor {
     shared: Arc<Shared>,
     queue: Addr<super::queue_actor::QueueActor>,
     fence: Fence,
+    /// What was handed out since then is known to the ledger.
+    grants_known_since: UnixMs,
     /// None while it is being loaded, or while ownership is in doubt.
     ledger: Option<Ledger>,
     /// Requests that came while there was no ledger.
@@ -85,12 +87,14 @@ impl JobActor {
         shared: Arc<Shared>,
         queue: Addr<super::queue_actor::QueueActor>,
         fence: Fence,
+        grants_known_since: UnixMs,
     ) -> JobActor {
         JobActor {
             job,
             shared,
             queue,
             fence,
+            grants_known_since,
             ledger: None,
             early: Vec::new(),
             early_polls: Vec::new(),
@@ -307,6 +311,7 @@ impl JobActor {
 
     fn forget(&mut self, reason: CoordinatorError, ctx: &mut Context<Self>) {
         self.ledger = None;
+        self.grants_known_since = self.shared.clock.now();
         self.stop_showing(ctx);
         self.payloads = Payloads::default();
         self.journal.take();

@@ -15,7 +15,7 @@ use super::api::{CoordinatorError, Granted};
 use super::directory::{HeadRank, JobHandle};
 use super::job_actor::{Answer, JobActor, Load, Serve, StopJob};
 use super::shared::Shared;
-use crate::domain::ids::{Epoch, JobId, QueueId};
+use crate::domain::ids::{Epoch, JobId, QueueId, UnixMs};
 use crate::domain::job::Fence;
 use crate::domain::ledger::NewerTokens;
 use crate::domain::rotation::Rotation;
@@ -90,6 +90,8 @@ pub(super) struct OwnedElsewhere(pub(super) Epoch);
 pub(super) struct QueueActor {
     name: Arc<str>,
     fence: Fence,
+    /// Before it another process may have handed out tasks of this queue.
+    owned_since: UnixMs,
     shared: Arc<Shared>,
     rotation: Rotation,
     /// How often a job said that it has work: a poll that came away with nothing asks again after a newer offer.
@@ -118,6 +120,10 @@ impl QueueActor {
             gauges: Gauges::of(&name),
             name,
             fence: Fence { queue: id, epoch },
+            owned_since: match epoch {
+                Epoch(..=1) => UnixMs(0), // Nobody had it before.
+                _ => shared.clock.now(),
+            },
             shared,
             rotation: Rotation::default(),
             offers: HashMap::new(),
@@ -241,6 +247,9 @@ impl QueueActor {
         };
         let moved = fence != self.fence;
         self.fence = fence;
+        if moved {
+            self.owned_since = self.shared.clock.now();
+        }
         let newer_tokens = doubt.newer_tokens;
         if moved {
             self.loading.extend(self.jobs.keys());
@@ -354,7 +363,7 @@ impl Handler<Activate> for QueueActor {
         if let Some(handle) = self.jobs.get(&job).filter(|handle| handle.addr.connected()) {
             return MessageResult(Some(handle.clone()));
         }
-        let actor = JobActor::new(job, self.shared.clone(), ctx.address(), self.fence).start();
+        let actor = JobActor::new(job, self.shared.clone(), ctx.address(), self.fence, self.owned_since).start();
         let handle = JobHandle::new(actor, self.name.clone(), &self.shared.settings);
         self.jobs.insert(job, handle.clone());
         self.loading.insert(job);

@@ -93,7 +93,8 @@ pub struct Ledger {
     bounds: Bounds,
     tasks: Tasks,
     leases: Leases,
-    /// Until then workers may hold leases that a crash has made us forget. They report or let them run out; nobody else takes notice.
+    /// Until then workers may hold leases that a crash has made us forget; none once it has passed. They report or let them run out; nobody
+    /// else takes notice.
     unknown_leases_end: Option<UnixMs>,
     /// Something of this run was handed out, or is known to have been.
     begun: bool,
@@ -125,6 +126,7 @@ impl Ledger {
     /// Applies one command. Commands that wait for the store are answered by the effects of a later one.
     pub fn apply(&mut self, command: Command, now: UnixMs) -> Effects {
         let mut effects = Effects::default();
+        self.unknown_leases_end = self.unknown_leases_end.filter(|&end| now < end);
         match command {
             Command::Grant(grant) => self.grant(grant, now, &mut effects),
             Command::Extend(extend) => self.extend(extend, now, &mut effects),
@@ -191,8 +193,8 @@ impl Ledger {
             .min()
     }
 
-    fn may_hold_unknown_leases(&self, now: UnixMs) -> bool {
-        self.unknown_leases_end.is_some_and(|end| now < end)
+    fn may_hold_unknown_leases(&self) -> bool {
+        self.unknown_leases_end.is_some()
     }
 
     fn next_seq(&mut self) -> Seq {

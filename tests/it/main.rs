@@ -24,6 +24,7 @@ mod cli_watch;
 mod cluster;
 mod conformance;
 mod crash_kill;
+mod crash_leases;
 mod crash_load;
 mod crash_million;
 mod crash_outage;

@@ -6,7 +6,7 @@
 use super::JobActor;
 use crate::coordinator::api::CoordinatorError;
 use crate::coordinator::shared::Shared;
-use crate::domain::ids::JobId;
+use crate::domain::ids::{JobId, UnixMs};
 use crate::domain::job::Fence;
 use crate::domain::ledger::{Bounds, Ledger, Loading, NewerTokens};
 use crate::store::StoreError;
@@ -29,7 +29,13 @@ struct Loaded {
 impl JobActor {
     pub(super) fn load(&mut self, newer_tokens: NewerTokens, ctx: &mut Context<Self>) {
         let fence = self.fence;
-        let loading = load_until_known(self.shared.clone(), self.job, fence, newer_tokens);
+        let loading = load_until_known(
+            self.shared.clone(),
+            self.job,
+            fence,
+            self.grants_known_since,
+            newer_tokens,
+        );
         ctx.spawn(loading.into_actor(self).map(move |loaded, actor, ctx| {
             if actor.fence != fence {
                 return; // A later load is under way.
@@ -78,11 +84,12 @@ async fn load_until_known(
     shared: Arc<Shared>,
     job: JobId,
     fence: Fence,
+    grants_known_since: UnixMs,
     newer_tokens: NewerTokens,
 ) -> Result<Loaded, StoreError> {
     let mut wait = FIRST_RETRY;
     loop {
-        match load_once(&shared, job, fence, newer_tokens).await {
+        match load_once(&shared, job, fence, grants_known_since, newer_tokens).await {
             Err(error) if error.is_retryable() => {
                 shared.store_failed(&error);
                 tokio::time::sleep(wait).await;
@@ -93,7 +100,13 @@ async fn load_until_known(
     }
 }
 
-async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: NewerTokens) -> Result<Loaded, StoreError> {
+async fn load_once(
+    shared: &Shared,
+    job: JobId,
+    fence: Fence,
+    grants_known_since: UnixMs,
+    newer_tokens: NewerTokens,
+) -> Result<Loaded, StoreError> {
     let _turn = shared
         .loads
         .acquire()
@@ -124,6 +137,7 @@ async fn load_once(shared: &Shared, job: JobId, fence: Fence, newer_tokens: Newe
             fence,
             bounds,
             shared.next_lease_range(),
+            grants_known_since,
             newer_tokens,
             shared.clock.now(),
         )

@@ -95,7 +95,7 @@ impl Ledger {
 
     fn rule_cancel(&mut self, grace_s: u32, now: UnixMs) -> Ruling {
         let deadline = now.plus_s(grace_s);
-        let waits = grace_s > 0 && (!self.leases.is_empty() || self.may_hold_unknown_leases(now));
+        let waits = grace_s > 0 && (!self.leases.is_empty() || self.may_hold_unknown_leases());
         match self.record.state {
             State::Canceled => Ruling::Already,
             state if state.is_final() => self.refuse("be canceled"),

@@ -51,6 +51,7 @@ impl Ledger {
                 worker: worker.clone(),
                 granted_at: now,
                 adopted: false,
+                restored: false,
                 expires_at,
                 claims: 0,
                 note: None,
@@ -200,12 +201,12 @@ impl Ledger {
     }
 
     /// Is this token the current lease of its task? The token of an undecided task that nobody holds is adopted: a crash can lose the
-    /// memory of a lease, but not the work behind it.
+    /// memory of a lease, but not the work behind it. A lease that a snapshot remembers holds the task only until a later one is heard of.
     pub(super) fn is_current(&mut self, token: &Lease, worker: &Arc<str>, now: UnixMs) -> bool {
         if token.job != self.record.id || token.run != self.record.run || token.task.0 >= self.tasks.total {
             return false;
         }
-        if let Some(held) = self.leases.get(token.task) {
+        if let Some(held) = self.leases.get(token.task).filter(|held| !held.gives_way_to(token)) {
             return held.is(token);
         }
         let next_attempt = Attempt(self.tasks.spent(token.task).attempts + 1);
@@ -215,6 +216,7 @@ impl Ledger {
             && self.tasks.verdict(token.task).is_none()
             && !self.is_in_flight(token.task);
         if adoptable {
+            self.leases.remove(token.task);
             self.tasks.take(token.task);
             let expires_at = now.plus_s(self.record.policy.lease_timeout_s);
             let held = Held {
@@ -224,6 +226,7 @@ impl Ledger {
                 worker: worker.clone(),
                 granted_at: now,
                 adopted: true,
+                restored: false,
                 expires_at,
                 claims: 0,
                 note: None,

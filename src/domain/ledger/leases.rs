@@ -32,6 +32,8 @@ pub(super) struct Held {
     pub(super) granted_at: UnixMs,
     /// Its grant is not on record: it was taken up from its token, at `granted_at`.
     pub(super) adopted: bool,
+    /// It is remembered from a snapshot, and may have been given back since.
+    pub(super) restored: bool,
     /// Unless its holder was heard of since: see [`Leases::ends`].
     pub(super) expires_at: UnixMs,
     /// Results for this task that have arrived and are not settled; while there are any the lease does not expire.
@@ -44,6 +46,12 @@ impl Held {
     /// Is this the lease the token names?
     pub(super) fn is(&self, token: &Lease) -> bool {
         self.epoch == token.epoch && self.seq == token.seq && self.attempt == token.attempt
+    }
+
+    /// Does the token prove that this lease was given back? The task's next grant came after the snapshot, and a crash has made us forget
+    /// both. Only what is remembered from a snapshot gives way: tokens can be guessed, and what was handed out or taken up since is certain.
+    pub(super) fn gives_way_to(&self, token: &Lease) -> bool {
+        self.restored && self.claims == 0 && (self.epoch, self.seq) < (token.epoch, token.seq)
     }
 
     /// Time since the grant, if that is on record, as far as an `integer` column holds it.

@@ -46,6 +46,8 @@ pub struct Loading {
     stage_floors: Vec<f64>,
     seq: Seq,
     snapshot_seq: Seq,
+    /// As the snapshot has it.
+    unknown_leases_end: Option<UnixMs>,
 }
 
 impl Loading {
@@ -64,6 +66,7 @@ impl Loading {
             stage_floors: Vec::new(),
             seq: Seq(0),
             snapshot_seq: Seq(0),
+            unknown_leases_end: None,
         };
         loading.tasks.total = loading.record.tally.total;
         if let Some((succeeded, failed, saved)) = usable {
@@ -84,6 +87,7 @@ impl Loading {
             loading.stage_floors = saved.stage_floors;
             loading.seq = saved.seq;
             loading.snapshot_seq = saved.seq;
+            loading.unknown_leases_end = saved.unknown_leases_end;
         }
         loading
     }
@@ -181,22 +185,34 @@ impl Loading {
             || (since_start && tasks.succeeded_count() > 0)
     }
 
-    /// Until when there may be leases that no snapshot holds: granted after the last one, before the crash. A job is only being canceled
-    /// because there were leases, and grants none since; so a snapshot that was taken since then holds all that are left.
-    fn unknown_leases_end(&self, begun: bool, now: UnixMs) -> Option<UnixMs> {
-        let possible = match self.record.state {
-            State::Canceling => self.snapshot_seq < self.record.changed_seq,
-            state => state.is_active() && begun,
-        };
-        possible.then(|| now.plus_s(self.record.policy.lease_timeout_s))
+    /// Until when there may be leases that no snapshot holds. A job that was running may have handed some out after its last snapshot,
+    /// before a crash, if it ran before every grant of it was known. A job is only being canceled because there were leases, and grants
+    /// none since: a snapshot that was taken since then holds all that are left, but for what was unknown to it as well.
+    fn unknown_leases_end(&self, grants_known_since: UnixMs, now: UnixMs) -> Option<UnixMs> {
+        let record = &self.record;
+        let all_run_out = now.plus_s(record.policy.lease_timeout_s);
+        match record.state {
+            State::Canceling if self.snapshot_seq >= record.changed_seq => {
+                // Like those that are known: nobody could report to the node that was away.
+                self.unknown_leases_end
+                    .map(|end| end.max(now.plus_ms(RESTORED_LEASE_MS)))
+            }
+            State::Canceling => Some(all_run_out),
+            state => {
+                let ran_before = record.started_at.is_none_or(|at| at <= grants_known_since);
+                (state.is_active() && ran_before).then_some(all_run_out)
+            }
+        }
     }
 
-    /// The ledger at what is committed. `lease_seq` must be above every one this epoch has used for the job.
+    /// The ledger at what is committed. `lease_seq` must be above every one this epoch has used for the job. Before `grants_known_since`
+    /// another process may have granted leases of it, or a ledger that was thrown away.
     pub fn finish(
         self,
         fence: Fence,
         bounds: Bounds,
         lease_seq: LeaseSeq,
+        grants_known_since: UnixMs,
         newer_tokens: NewerTokens,
         now: UnixMs,
     ) -> Result<Ledger, CorruptJob> {
@@ -233,7 +249,10 @@ impl Loading {
             true => self.record.changed_seq,
             false => assigned,
         };
-        let unknown_leases_end = self.unknown_leases_end(begun, now);
+        // Where no lease outlives its process there is nobody to wait for.
+        let unknown_leases_end = self
+            .unknown_leases_end(grants_known_since, now)
+            .filter(|_| bounds.restores_leases);
         Ok(Ledger {
             record: self.record,
             fence,

@@ -5,7 +5,7 @@
 
 use super::Ledger;
 use super::leases::Held;
-use crate::domain::ids::{Attempt, LeaseSeq, Run, TaskNo, UnixMs};
+use crate::domain::ids::{Attempt, Epoch, LeaseSeq, Run, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl Ledger {
             run: self.record.run,
             task,
             attempt: Attempt(spent),
-            epoch: self.fence.epoch,
-            // Given to no lease, so it is current only where nobody holds the task.
+            // Given to no lease and earlier than every one, so it is current only where nobody holds the task.
+            epoch: Epoch(0),
             seq: LeaseSeq(0),
         };
         match held {

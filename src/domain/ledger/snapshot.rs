@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// First byte of every snapshot this version writes.
+/// First byte of every snapshot. Another one would be as good as none to the programs before it, also to those that run beside this one
+/// during an upgrade: they would forget every lease. What is new goes behind the rest instead, where they do not look.
 const FORMAT: u8 = 3;
 const CHECKSUM_BYTES: usize = 8;
 
@@ -34,6 +35,9 @@ pub(super) struct Saved {
     pub(super) workers: Vec<Arc<str>>,
     pub(super) leases: Vec<SavedLease>,
     grants: Vec<SavedGrant>,
+    /// Stands behind the rest; none from a program that did not save it.
+    #[serde(skip)]
+    pub(super) unknown_leases_end: Option<UnixMs>,
 }
 
 /// A worker's last grant, as far as it still holds it. A worker whose answer went down with the node knows no lease of it; only by
@@ -115,6 +119,7 @@ impl Ledger {
             workers,
             leases,
             grants,
+            unknown_leases_end: self.unknown_leases_end,
         };
         (self.committed, saved.encode())
     }
@@ -124,6 +129,7 @@ impl Saved {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT];
         bytes = postcard::to_extend(self, bytes).expect("plain data always encodes");
+        bytes = postcard::to_extend(&self.unknown_leases_end, bytes).expect("plain data always encodes");
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum[..CHECKSUM_BYTES]);
         bytes
@@ -135,7 +141,11 @@ impl Saved {
         if Sha256::digest(body)[..CHECKSUM_BYTES] != *checksum || *body.first()? != FORMAT {
             return None;
         }
-        postcard::from_bytes(&body[1..]).ok()
+        let (mut saved, behind) = postcard::take_from_bytes::<Saved>(&body[1..]).ok()?;
+        if !behind.is_empty() {
+            saved.unknown_leases_end = postcard::from_bytes(behind).ok()?;
+        }
+        Some(saved)
     }
 
     pub(super) fn spent(&self) -> impl Iterator<Item = (TaskNo, Spent)> + '_ {
@@ -168,6 +178,7 @@ impl Saved {
                 worker: self.workers.get(lease.worker as usize)?.clone(),
                 granted_at: lease.granted_at,
                 adopted: lease.adopted,
+                restored: true,
                 expires_at: lease.expires_at,
                 claims: 0,
                 note: None,

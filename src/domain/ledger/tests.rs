@@ -16,8 +16,10 @@ mod model;
 mod outage;
 mod property;
 mod renewal;
+mod restored;
 mod results;
 mod retrying;
+mod saved;
 mod tasks_added;
 mod verdicts;
 

@@ -128,7 +128,7 @@ impl Ledger {
         if self.is_doomed(state, open, batch) {
             return Some((State::Failed, Some(threshold_exceeded(&self.tally_after(batch)))));
         }
-        let given_back = self.leases.len() <= batch.ends_leases && !self.may_hold_unknown_leases(now);
+        let given_back = self.leases.len() <= batch.ends_leases && !self.may_hold_unknown_leases();
         let overdue = self.record.cancel_at.is_some_and(|at| at <= now);
         if state == State::Canceling && (given_back || overdue) {
             return Some((State::Canceled, Some(canceled(self.tasks.total - decided))));

@@ -46,7 +46,9 @@ impl Bench {
             queue: QueueId(1),
             epoch,
         };
-        let ledger = durable.load(None, fence, bounds, START).expect("a new job loads");
+        let ledger = durable
+            .load(None, fence, bounds, UnixMs(0), START)
+            .expect("a new job loads");
         Bench {
             ledger,
             durable,
@@ -232,7 +234,7 @@ impl Bench {
         };
         self.ledger = self
             .durable
-            .load(self.durable.snapshot.as_deref(), fence, self.bounds, self.now)
+            .load(self.durable.snapshot.as_deref(), fence, self.bounds, self.now, self.now)
             .expect("what was committed loads");
         // A crash may lose an appended chunk's floor, which only the snapshot carries.
         self.shown.2 = self.shown.2.min(self.ledger.progress(self.now).fraction.unwrap_or(0.0));

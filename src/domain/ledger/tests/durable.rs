@@ -239,6 +239,7 @@ impl Durable {
         snapshot: Option<&[u8]>,
         fence: Fence,
         bounds: Bounds,
+        grants_known_since: UnixMs,
         now: UnixMs,
     ) -> Result<Ledger, CorruptJob> {
         let mut loading = Loading::new(self.record.clone(), snapshot);
@@ -247,6 +248,13 @@ impl Durable {
         for page in facts.chunks(3) {
             loading.fold(page.to_vec())?;
         }
-        loading.finish(fence, bounds, LeaseSeq(0), NewerTokens::Suspect, now)
+        loading.finish(
+            fence,
+            bounds,
+            LeaseSeq(0),
+            grants_known_since,
+            NewerTokens::Suspect,
+            now,
+        )
     }
 }

@@ -54,6 +54,112 @@ fn a_snapshot_taken_since_the_cancel_knows_every_lease() {
 }
 
 #[test]
+fn a_snapshot_taken_since_the_cancel_does_not_know_what_was_forgotten_before_it() {
+    let mut bench = Bench::new(3);
+    let leases = bench.grant("w", 2);
+    bench.report(successes(&leases[..1]));
+    bench.crash();
+    let forgotten_until = bench.now.plus_ms(LEASE_MS);
+    bench.control(GRACE).unwrap();
+    for _ in 0..3 {
+        bench.pass(1_000);
+        bench.save();
+        bench.crash();
+        bench.pass(0);
+        assert_eq!(bench.state(), State::Canceling);
+    }
+    assert_eq!(
+        bench.ledger.next_wake(),
+        Some(forgotten_until),
+        "no restart puts it off"
+    );
+    assert_eq!(bench.report(successes(&leases[1..])), [Counted]);
+    assert_eq!(bench.state(), State::Canceling, "there may be others");
+    bench.now = forgotten_until;
+    bench.pass(0);
+    assert_eq!(bench.state(), State::Canceled);
+    assert_eq!(bench.counts(), [1, 0, 0, 2, 0]);
+}
+
+#[test]
+fn who_was_forgotten_gets_a_minute_after_a_restart_too() {
+    let mut bench = Bench::new(2);
+    let leases = bench.grant("w", 1);
+    bench.crash();
+    bench.control(GRACE).unwrap();
+    bench.save();
+    bench.now = bench.now.plus_ms(LEASE_MS + 1);
+    bench.crash();
+    bench.pass(RESTORED_LEASE_MS - 1);
+    assert_eq!(bench.state(), State::Canceling, "nobody could report while it was down");
+    assert_eq!(bench.report(successes(&leases)), [Counted]);
+    bench.pass(1);
+    assert_eq!(bench.state(), State::Canceled);
+}
+
+#[test]
+fn what_was_forgotten_and_is_over_is_not_waited_for_again() {
+    let mut bench = Bench::new(2);
+    bench.crash();
+    bench.pass(LEASE_MS);
+    let leases = bench.grant("w", 1);
+    bench.control(GRACE).unwrap();
+    bench.save();
+    bench.crash();
+    bench.pass(0);
+    assert_eq!(bench.state(), State::Canceling);
+    assert_eq!(bench.report(successes(&leases)), [Counted]);
+    assert_eq!(bench.state(), State::Canceled);
+}
+
+#[test]
+fn a_cancel_after_an_early_crash_waits_although_nothing_shows_that_the_job_has_begun() {
+    let mut bench = Bench::new(2);
+    let leases = bench.grant("w", 1);
+    bench.crash();
+    bench.control(GRACE).unwrap();
+    assert_eq!(bench.state(), State::Canceling);
+    assert_eq!(bench.report(successes(&leases)), [Counted]);
+    bench.pass(LEASE_MS);
+    assert_eq!(bench.state(), State::Canceled);
+    assert_eq!(bench.counts(), [1, 0, 0, 1, 0]);
+}
+
+#[test]
+fn nothing_is_forgotten_of_a_run_that_started_after_the_crash() {
+    let mut bench = Bench::with(1, pending);
+    bench.crash();
+    bench.pass(1);
+    bench.control(Control::Start).unwrap();
+    bench.control(GRACE).unwrap();
+    assert_eq!(bench.state(), State::Canceled);
+    bench.control(RETRY_ALL).unwrap();
+    bench.control(GRACE).unwrap();
+    assert_eq!(bench.state(), State::Canceled, "nor of the next run");
+}
+
+#[test]
+fn a_cancel_waits_for_nobody_where_no_lease_outlives_its_process() {
+    let private = Bounds {
+        restores_leases: false,
+        ..Bounds::default()
+    };
+    let mut bench = Bench::bounded(2, private, |_| {});
+    let leases = bench.grant("w", 1);
+    bench.report(vec![failure(&leases[0])]);
+    bench.crash();
+    bench.control(GRACE).unwrap();
+    assert_eq!(bench.state(), State::Canceled);
+
+    let mut bench = Bench::bounded(2, private, |_| {});
+    bench.grant("w", 1);
+    bench.control(GRACE).unwrap();
+    bench.crash();
+    bench.pass(0);
+    assert_eq!(bench.state(), State::Canceled, "its workers are gone");
+}
+
+#[test]
 fn a_cancel_after_a_crash_waits_for_leases_that_may_be_forgotten() {
     let mut bench = Bench::new(3);
     let leases = bench.grant("w", 2);

@@ -73,11 +73,13 @@ fn loading_at_every_commit_gives_the_same_with_any_earlier_snapshot() {
     let (seen, snapshots) = life();
     let now = START.plus_ms(LEASE_MS);
     for (at, durable) in seen.iter().enumerate() {
-        let mut plain = durable.load(None, fence(), Bounds::default(), now).expect("it loads");
+        let mut plain = durable
+            .load(None, fence(), Bounds::default(), now, now)
+            .expect("it loads");
         let expected = committed(&mut plain, now);
         for (_, bytes) in snapshots.iter().filter(|(taken, _)| *taken <= at) {
             let mut loaded = durable
-                .load(Some(bytes), fence(), Bounds::default(), now)
+                .load(Some(bytes), fence(), Bounds::default(), now, now)
                 .expect("it loads");
             assert_eq!(committed(&mut loaded, now), expected, "at commit {at}");
         }
@@ -87,6 +89,7 @@ fn loading_at_every_commit_gives_the_same_with_any_earlier_snapshot() {
 #[test]
 fn a_snapshot_round_trips_with_its_leases() {
     let mut bench = Bench::new(9);
+    bench.crash();
     let leases = bench.grant("a", 4);
     bench.grant("b", 2);
     bench.report(vec![counted(&leases[0], &[("n", 3)]), failure(&leases[1])]);
@@ -115,7 +118,7 @@ fn a_damaged_snapshot_is_as_good_as_none() {
     for bytes in damaged {
         let loaded = bench
             .durable
-            .load(Some(&bytes), fence(), Bounds::default(), bench.now)
+            .load(Some(&bytes), fence(), Bounds::default(), bench.now, bench.now)
             .expect("from the rows");
         assert_eq!((loaded.decided(), loaded.leased()), (1, 0));
     }
@@ -143,7 +146,7 @@ fn a_load_that_is_not_complete_does_not_start() {
     let mut bench = Bench::new(2);
     let leases = bench.grant("w", 2);
     bench.report(successes(&leases));
-    let load = |durable: &Durable| durable.load(None, fence(), Bounds::default(), START).map(|_| ());
+    let load = |durable: &Durable| durable.load(None, fence(), Bounds::default(), START, START).map(|_| ());
     assert_eq!(load(&bench.durable), Ok(()));
     let mut lost = bench.durable.clone();
     lost.outcomes.pop_first();

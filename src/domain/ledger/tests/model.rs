@@ -3,6 +3,8 @@
 //! Owns: the expectation. Never: shares code with the ledger, but for the backoff's formula. Invariant: it holds only what is committed,
 //! plus leases and the results that wait.
 
+mod ending;
+
 use super::durable::Durable;
 use crate::domain::ids::{Epoch, Run, TaskNo, UnixMs};
 use crate::domain::lease::Lease;
@@ -20,6 +22,8 @@ pub(super) const STAGES: u8 = 3;
 pub(super) struct Holding {
     pub(super) token: Lease,
     pub(super) worker: String,
+    /// Known from a snapshot only.
+    pub(super) restored: bool,
     pub(super) granted_at: UnixMs,
     pub(super) expires_at: UnixMs,
 }
@@ -105,6 +109,7 @@ impl Model {
             let task = &mut tasks[holding.token.task.0 as usize];
             if row.state.is_active() && task.verdict.is_none() && task.spent < holding.token.attempt.0 {
                 task.lease = Some(Holding {
+                    restored: true,
                     expires_at: holding.expires_at.max(now.plus_ms(GRACE_MS)),
                     ..holding.clone()
                 });
@@ -131,6 +136,11 @@ impl Model {
 
     pub(super) fn holdings(&self) -> Vec<Holding> {
         self.tasks.iter().filter_map(|task| task.lease.clone()).collect()
+    }
+
+    /// Are there leases that a cancel with grace waits for?
+    pub(super) fn has_leases(&self, now: UnixMs) -> bool {
+        self.numbers(|task| task.lease.is_some()) > 0 || self.may_have_forgotten(now)
     }
 
     fn may_have_forgotten(&self, now: UnixMs) -> bool {
@@ -185,19 +195,24 @@ impl Model {
         numbers.map(|(number, _)| TaskNo(number)).take(most as usize).collect()
     }
 
-    /// Is the token current for its task? Adopts it if nobody holds the undecided task.
+    /// Is the token current for its task? Adopts it if nobody holds the undecided task, or only a snapshot says so and the token is later.
     pub(super) fn current(&mut self, token: &Lease, worker: &str, in_flight: &BTreeSet<TaskNo>, now: UnixMs) -> bool {
         let active = self.state.is_active();
         let expires_at = now.plus_s(self.policy.lease_timeout_s);
-        let Some(task) = self.tasks.get_mut(token.task.0 as usize) else {
+        let Some(lease) = self.tasks.get(token.task.0 as usize).map(|task| &task.lease) else {
             return false;
         };
         if token.job.0 != 42 || token.run != self.run {
             return false;
         }
-        if let Some(lease) = &task.lease {
-            return lease.token == *token;
+        if let Some(lease) = lease {
+            let later = (token.epoch, token.seq) > (lease.token.epoch, lease.token.seq);
+            let gives_way = lease.restored && later && !self.is_claimed(&lease.token);
+            if lease.token == *token || !gives_way {
+                return lease.token == *token;
+            }
         }
+        let task = &mut self.tasks[token.task.0 as usize];
         let adoptable = active
             && task.verdict.is_none()
             && token.attempt.0 == task.spent + 1
@@ -207,6 +222,7 @@ impl Model {
             task.lease = Some(Holding {
                 token: *token,
                 worker: worker.into(),
+                restored: false,
                 granted_at: now,
                 expires_at,
             });
@@ -265,7 +281,7 @@ impl Model {
     pub(super) fn ruling(&self, control: Control, now: UnixMs) -> Ruling {
         use State::*;
         let undone = self.numbers(|task| task.verdict != Some(Verdict::Succeeded));
-        let leased = self.numbers(|task| task.lease.is_some()) > 0 || self.may_have_forgotten(now);
+        let leased = self.has_leases(now);
         match (control, self.state) {
             (Control::Start, Pending) | (Control::Pause, Running) | (Control::Resume, Paused) => Ruling::Change,
             (Control::Start | Control::Resume, Running) | (Control::Pause, Paused) => Ruling::Already,
@@ -386,51 +402,6 @@ impl Model {
         self.open = update.open;
         self.cancel_at = update.cancel_at;
         self.start_at = update.start_at;
-    }
-
-    /// The end that a job whose every task is decided must come to.
-    pub(super) fn natural_end(&self) -> State {
-        let [_, _, _, succeeded, failed] = self.counts(UnixMs(i64::MAX));
-        if self.is_past_threshold() {
-            State::Failed
-        } else if failed == 0 {
-            State::Succeeded
-        } else if succeeded == 0 {
-            State::Failed
-        } else {
-            State::PartiallySucceeded
-        }
-    }
-
-    pub(super) fn is_past_threshold(&self) -> bool {
-        let failed = self.numbers(|task| task.verdict == Some(Verdict::Failed));
-        self.policy.is_failed(u64::from(failed), self.tasks.len() as u64)
-    }
-
-    pub(super) fn undecided(&self) -> u32 {
-        self.numbers(|task| task.verdict.is_none())
-    }
-
-    /// Something that should have happened by itself, were the store idle.
-    pub(super) fn overdue(&self, store_up: bool, now: UnixMs) -> Option<&'static str> {
-        let active = self.state.is_active();
-        let leases = self.holdings();
-        let expired = |lease: &Holding| lease.expires_at <= now && !self.is_claimed(&lease.token);
-        let given_back = leases.is_empty() && !self.may_have_forgotten(now);
-        let doomed = self.policy.abort_early && self.is_past_threshold() && self.state != State::Canceling;
-        if active && !self.open && self.undecided() == 0 {
-            Some("the verdict")
-        } else if active && !self.open && doomed {
-            Some("the early end")
-        } else if self.state == State::Canceling && (given_back || self.cancel_at.is_some_and(|at| at <= now)) {
-            Some("the end of a cancel")
-        } else if self.state == State::Pending && self.start_at.is_some_and(|at| at <= now) {
-            Some("the timed start")
-        } else if store_up && leases.iter().any(expired) {
-            Some("an expiry")
-        } else {
-            None
-        }
     }
 }
 

@@ -9,7 +9,7 @@ mod setup;
 
 use super::model::STAGES;
 use history::History;
-use ops::op;
+use ops::ops;
 use proptest::prelude::*;
 use setup::setup;
 
@@ -32,7 +32,7 @@ proptest! {
     #[test]
     fn fm48_fm57_every_history_agrees_with_the_naive_model(
         setup in setup(),
-        ops in prop::collection::vec(op(), 1..80),
+        ops in ops(),
     ) {
         let mut history = History::new(&setup);
         for op in ops {

@@ -37,6 +37,8 @@ pub(super) struct History {
     saved_run: (Run, Run),
     /// The last change of the row that the snapshot knows.
     saved_change: Seq,
+    /// Until when there may have been leases that the snapshot does not know either.
+    saved_forgotten: Option<UnixMs>,
     /// Last grants, as far as they were still held.
     saved_grants: BTreeMap<String, (String, Vec<Lease>)>,
     /// Every verdict a worker was told counts.
@@ -59,6 +61,7 @@ impl History {
             saved_marks: Vec::new(),
             saved_run: (Run(0), Run(0)),
             saved_change: Seq(0),
+            saved_forgotten: None,
             saved_grants: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
         };
@@ -210,6 +213,7 @@ impl History {
         self.saved_marks = self.model.tasks.iter().map(|task| task.marks).collect();
         self.saved_run = (self.model.run, self.model.base_run);
         self.saved_change = self.bench.durable.record.changed_seq;
+        self.saved_forgotten = self.model.forgotten_until.filter(|&until| self.bench.now < until);
         self.saved_grants = self.model.grants.clone();
         for (_, leases) in self.saved_grants.values_mut() {
             leases.retain(|lease| self.saved.iter().any(|holding| holding.token == *lease));
@@ -233,20 +237,21 @@ impl History {
         self.expected.clear();
         let row = &self.bench.durable.record;
         let usable = self.bench.durable.snapshot.is_some() && self.saved_run == (row.run, row.base_run);
-        let saved: (&[Holding], &[u8]) = if usable {
-            (&self.saved, &self.saved_marks)
-        } else {
-            (&[], &[])
-        };
-        self.model = Model::from_rows(&self.bench.durable, self.bench.epoch, saved.0, saved.1, self.bench.now);
-        // A cancel is under way only because of leases; a snapshot since then holds them.
+        let outlived = self.bench.bounds.restores_leases;
+        let kept: &[Holding] = if usable && outlived { &self.saved } else { &[] };
+        let marks: &[u8] = if usable { &self.saved_marks } else { &[] };
+        self.model = Model::from_rows(&self.bench.durable, self.bench.epoch, kept, marks, self.bench.now);
+        // A cancel is under way only because of leases; a snapshot since then holds them, but for those that were forgotten before it.
         let all_saved = usable && self.model.state == State::Canceling && self.saved_change == row.changed_seq;
-        if self.model.state.is_active() && !all_saved {
-            let until = self.bench.now.plus_s(row.policy.lease_timeout_s);
-            self.model.forgotten_until = Some(until);
-        }
-        if usable && self.model.state.is_active() {
-            self.model.grants = self.saved_grants.clone();
+        let unsaved_until = match self.saved_forgotten {
+            until if all_saved => until.map(|until| until.max(self.bench.now.plus_ms(GRACE_MS))),
+            _ => Some(self.bench.now.plus_s(row.policy.lease_timeout_s)),
+        };
+        if self.model.state.is_active() && outlived {
+            self.model.forgotten_until = unsaved_until;
+            if usable {
+                self.model.grants = self.saved_grants.clone();
+            }
         }
         // The node looks at what is due as soon as it has loaded the job.
         self.tell(Command::Tick { store_up: true });

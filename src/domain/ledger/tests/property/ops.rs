@@ -106,7 +106,60 @@ fn control() -> impl Strategy<Value = Control> {
     ]
 }
 
-pub(super) fn op() -> impl Strategy<Value = Op> {
+/// A lease that the snapshot keeps is given back, its task handed out once more, and the node killed: rare by chance alone.
+fn handed_on() -> impl Strategy<Value = Vec<Op>> {
+    let recent = || prop::collection::vec((0usize..3).prop_map(Pick::Recent), 1..4);
+    let given_back = prop_oneof![
+        2 => (0u8..3, recent()).prop_map(|(w, picks)| Op::Release(w, picks)),
+        1 => recent().prop_map(Op::Ungrant),
+    ];
+    (
+        0u8..3,
+        1u32..4,
+        prop::option::of(0u8..3),
+        given_back,
+        0u8..3,
+        any::<bool>(),
+    )
+        .prop_map(|(first, most, id, given_back, second, committed)| {
+            let (granted, again) = (Op::Grant(first, most, id), Op::Grant(second, most, None));
+            vec![granted, Op::Save, given_back, again, Op::Crash(committed, true, true)]
+        })
+}
+
+/// A crash forgets leases, a cancel waits for them, and is saved before the next crash.
+fn forgotten_twice() -> impl Strategy<Value = Vec<Op>> {
+    let pass = || prop_oneof![Just(0i64), 1i64..60_000, Just(LEASE_MS)].prop_map(Op::Pass);
+    (
+        0u8..3,
+        any::<bool>(),
+        pass(),
+        prop_oneof![Just(400u32), Just(2_000)],
+        pass(),
+    )
+        .prop_map(|(worker, kept, early, grace_s, late)| {
+            vec![
+                Op::Grant(worker, 3, None),
+                Op::Crash(true, true, kept),
+                early,
+                Op::Settle(None),
+                Op::Control(Control::Cancel { grace_s }),
+                Op::Settle(None),
+                Op::Save,
+                late,
+                Op::Crash(true, true, true),
+            ]
+        })
+}
+
+/// What happens to a job, one thing after the other.
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let one = op().prop_map(|op| vec![op]);
+    prop::collection::vec(prop_oneof![120 => one, 2 => handed_on(), 1 => forgotten_twice()], 1..80)
+        .prop_map(|scenes| scenes.concat())
+}
+
+fn op() -> impl Strategy<Value = Op> {
     let worker = || 0u8..3;
     let picks = || prop::collection::vec(pick(), 0..4);
     prop_oneof![

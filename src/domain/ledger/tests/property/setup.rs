@@ -41,7 +41,11 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         any::<bool>(),
         prop::option::of(1u32..5),
     );
-    let bounds = (1u32..8, prop_oneof![Just(1usize), Just(3), Just(20_000)]);
+    let bounds = (
+        1u32..8,
+        prop_oneof![Just(1usize), Just(3), Just(20_000)],
+        prop::bool::weighted(0.9),
+    );
     (shape, policy, bounds).prop_map(|(shape, policy, bounds)| {
         let (total, open, expected_total, running, start_in) = shape;
         let (max_attempts, backoff_s, threshold, abort_early, max_in_flight) = policy;
@@ -64,6 +68,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             bounds: Bounds {
                 worker_in_flight: bounds.0,
                 batch_items: bounds.1,
+                restores_leases: bounds.2,
                 ..Bounds::default()
             },
         }
@@ -81,7 +86,7 @@ impl Setup {
                 .start_in
                 .filter(|_| self.state == State::Pending)
                 .map(|ms| START.plus_ms(ms));
-            record.started_at = None;
+            record.started_at = (self.state == State::Running).then_some(START);
             record.policy.max_attempts = self.max_attempts;
             record.policy.backoff.initial_s = self.backoff_s;
             record.policy.failure_threshold = self.threshold;

@@ -114,6 +114,7 @@ impl History {
             task.lease = Some(Holding {
                 token,
                 worker: worker.into(),
+                restored: false,
                 granted_at: self.bench.now,
                 expires_at,
             });
@@ -189,6 +190,10 @@ impl History {
                 panic!("owed to nobody")
             };
             assert_eq!(self.model.ruling(*control, self.bench.now), Ruling::Change);
+            if let (Control::Cancel { grace_s }, Some(update)) = (control, &batch.update) {
+                let waits = *grace_s > 0 && self.model.has_leases(self.bench.now) && !self.is_grace_over();
+                assert_eq!(update.state == State::Canceling, waits, "{:?}", update.state);
+            }
             self.expected.insert(ticket, Vec::new());
         }
         for row in batch.attempts.iter().filter(|row| row.cause == Cause::Expired) {
@@ -216,6 +221,10 @@ impl History {
         self.foresee_end(&committed, in_flight.control.is_some());
     }
 
+    fn is_grace_over(&self) -> bool {
+        self.model.cancel_at.is_some_and(|at| at <= self.bench.now)
+    }
+
     fn foresee_end(&self, after: &Model, controlled: bool) {
         if !after.state.is_final() || self.model.state.is_final() {
             return;
@@ -223,7 +232,11 @@ impl History {
         let decided = !after.open && after.undecided() == 0;
         match after.state {
             state if decided && !controlled => assert_eq!(state, after.natural_end()),
-            State::Canceled => assert!(controlled || self.model.state == State::Canceling),
+            State::Canceled if controlled => {}
+            State::Canceled => {
+                let given_back = !after.has_leases(self.bench.now);
+                assert!(self.model.state == State::Canceling && (given_back || self.is_grace_over()));
+            }
             State::Failed if !decided => {
                 assert!(after.policy.abort_early && !after.open && after.is_past_threshold());
                 assert_ne!(self.model.state, State::Canceling);
