@@ -114,7 +114,20 @@ enum Target {
 }
 
 impl Place {
+    /// For what makes no sense on a store that is not there: a mistyped path must not make one.
+    async fn known_target(&self) -> Result<Target> {
+        self.target_if(|address| match address {
+            StoreAddress::Sqlite(path) if !path.exists() => Err(Usage::because(anyhow!("there is no store {address}"))),
+            _ => Ok(()),
+        })
+        .await
+    }
+
     async fn target(&self) -> Result<Target> {
+        self.target_if(|_| Ok(())).await
+    }
+
+    async fn target_if(&self, check: impl FnOnce(&StoreAddress) -> Result<()>) -> Result<Target> {
         let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let server = match (&self.server, &self.store) {
             (Some(server), _) => Some(server.clone()),
@@ -132,6 +145,7 @@ impl Place {
                 text.parse().context("TALLYKEEPER_STORE").map_err(Usage::because)?
             }
         };
+        check(&address)?;
         let store = address
             .open()
             .await
@@ -206,7 +220,7 @@ fn shown(row: &TokenRow) -> Token {
 }
 
 async fn list(args: ListArgs) -> Result<()> {
-    let tokens = match args.place.target().await? {
+    let tokens = match args.place.known_target().await? {
         Target::Node(client) => within(PATIENCE, || client.tokens()).await?.items,
         Target::Store(store) => store.list_tokens().await?.iter().map(shown).collect(),
     };
@@ -241,7 +255,7 @@ fn row(token: &Token) -> Vec<String> {
 }
 
 async fn revoke(args: RevokeArgs) -> Result<()> {
-    match args.place.target().await? {
+    match args.place.known_target().await? {
         Target::Node(client) => client.revoke_token(&args.id).await?,
         Target::Store(store) => store.revoke_token(&args.id).await?,
     }

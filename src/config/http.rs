@@ -6,6 +6,9 @@
 use super::error::{ConfigError, check_positive};
 use crate::http::HttpSettings;
 
+/// Threads that actix-web starts at most.
+const WORKERS_MAX: usize = 512;
+
 pub(super) fn check(http: &HttpSettings) -> Result<(), ConfigError> {
     check_positive(&[
         ("http.body_idle_timeout_s", http.body_idle_timeout_s),
@@ -30,6 +33,13 @@ pub(super) fn check(http: &HttpSettings) -> Result<(), ConfigError> {
         ("http.stream_ping_ms", http.stream_ping_ms),
         ("http.stream_write_timeout_ms", http.stream_write_timeout_ms),
     ])?;
+    // More threads than that are refused by the server itself.
+    if http.workers > WORKERS_MAX {
+        return Err(ConfigError::OutOfRange {
+            field: "http.workers",
+            limit: format!("at most {WORKERS_MAX}"),
+        });
+    }
     // A body that never fits would be answered "busy" for ever.
     let largest = http
         .body_max_bytes
@@ -41,4 +51,20 @@ pub(super) fn check(http: &HttpSettings) -> Result<(), ConfigError> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_threads_than_the_server_starts_are_refused_by_name() {
+        let with = |workers| HttpSettings {
+            workers,
+            ..HttpSettings::default()
+        };
+        assert!(check(&with(WORKERS_MAX)).is_ok());
+        let refused = check(&with(WORKERS_MAX + 1)).expect_err("too many").to_string();
+        assert!(refused.contains("http.workers") && refused.contains("512"), "{refused}");
+    }
 }

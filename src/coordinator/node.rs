@@ -242,6 +242,7 @@ async fn register(shared: &Shared) -> std::result::Result<(), StoreError> {
     let deadline = Instant::now() + Duration::from_secs(u64::from(shared.settings.node_lease_s) + 2);
     // A store that one process alone can open has no other living incarnation.
     let replace = !shared.store.capabilities().shared;
+    let mut is_told = false;
     loop {
         let sent = BootMs::now();
         match shared.store.register_node(&shared.identity, replace).await {
@@ -250,7 +251,9 @@ async fn register(shared: &Shared) -> std::result::Result<(), StoreError> {
                 return Ok(());
             }
             Err(StoreError::Conflict(why)) if Instant::now() < deadline => {
-                tracing::info!(%why, "waiting for the older incarnation of this node to end");
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::info!(%why, "waiting for the older incarnation of this node to end");
+                }
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
             Err(refused) => return Err(refused),

@@ -16,6 +16,7 @@ use super::extract::{JobPath, Query, SmallOrDefault, json_with, ok_json};
 use super::state::AppState;
 use super::wire::{self, Timestamp};
 use crate::coordinator::Courier;
+use crate::coordinator::api::CoordinatorError;
 use crate::domain::callback::Heard;
 use crate::domain::ids::UnixMs;
 use crate::store::{DueEvent, EventRow};
@@ -33,6 +34,7 @@ const MAX_URL_BYTES: usize = 2048;
 /// Bytes of an answer's body that are taken, so that a short one ends as its sender expects. Nobody reads them.
 const BODY_TAKEN_BYTES: usize = 4 << 10;
 const MAX_ID_BYTES: usize = 128;
+const UNSIGNED: &str = "set: this node has no secret to sign callbacks with";
 const ABSENT: &str = "absent: this node has no secret to sign callbacks with; set callbacks.secrets in its configuration \
                       or TALLYKEEPER_CALLBACKS__SECRETS in its environment";
 
@@ -222,9 +224,13 @@ pub async fn redeliver(
         return Err(ApiError::not_found("callback"));
     }
     if state.callbacks().is_none() {
-        return Err(ApiError::invalid("callback_url", ABSENT));
+        return Err(ApiError::invalid("callbacks.secrets", UNSIGNED));
     }
-    let row = state.coordinator().call_again(path.0, event).await?;
+    let row = match state.coordinator().call_again(path.0, event).await {
+        // Its job was found just before.
+        Err(CoordinatorError::NotFound) => return Err(ApiError::not_found("callback")),
+        row => row?,
+    };
     json_with(HttpResponse::Accepted(), &shown(row))
 }
 

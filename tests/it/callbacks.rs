@@ -285,6 +285,8 @@ async fn a_callback_that_was_given_up_can_be_sent_again(place: Place) {
     ] {
         assert_eq!(app.post(&path, json!({})).await.0, 404, "{path}");
     }
+    let (_, said) = app.post(&again(job, "job-0"), json!({})).await;
+    assert_eq!(said["detail"], "callback not found", "the job itself is there");
     app.stop().await;
 }
 

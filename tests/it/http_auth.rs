@@ -370,3 +370,21 @@ async fn a_body_must_say_that_it_is_json() {
     assert_eq!(app.view(job).await["state"], "running");
     app.stop().await;
 }
+
+#[test]
+fn looking_at_the_tokens_of_a_store_that_is_not_there_makes_none() {
+    let dir = crate::app::TempDir::new();
+    let path = dir.0.join("mistyped.db");
+    for args in [&["list"][..], &["revoke", "t-1"]] {
+        let said = std::process::Command::new(env!("CARGO_BIN_EXE_tallykeeper"))
+            .arg("token")
+            .args(args)
+            .args(["--store", &format!("sqlite:{}", path.display())])
+            .output()
+            .expect("the program runs");
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(2), "{text}");
+        assert!(text.contains("no store") && text.contains("mistyped.db"), "{text}");
+        assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 0, "something was made");
+    }
+}

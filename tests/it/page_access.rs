@@ -122,6 +122,10 @@ async fn where_tokens_are_in_force_the_page_asks_for_one_and_keeps_it_out_of_add
     page.until(CONNECTED).await;
     page.click("#forget-token").await;
     page.until("document.querySelector('dialog[open] #token-input')").await;
+    // The node answers: it is not to blame, and nothing is tried again until there is a token.
+    page.until("document.getElementById('connection').dataset.state === 'locked'")
+        .await;
+    assert_eq!(page.js("return document.getElementById('banner').hidden").await, true);
     app.stop().await;
 }
 

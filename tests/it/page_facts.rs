@@ -248,3 +248,35 @@ async fn a_callback_that_was_given_up_is_shown_and_sent_again() {
     assert_eq!(page.until(hidden).await, json!(true));
     app.stop().await;
 }
+
+#[actix_web::test]
+async fn names_as_long_as_may_be_stay_inside_their_page() {
+    let app = App::start(&Place::sqlite(), quick()).await;
+    let long = "w".repeat(250);
+    let job = app
+        .job(
+            2,
+            json!({"name": long, "queue": long, "labels": {long.clone(): long}, "start": false}),
+        )
+        .await;
+    let page = Browser::open(1280, 900).await;
+    for (path, shown) in [
+        (format!("#/jobs/{job}"), ".pairs dt"),
+        ("#/queues".to_owned(), ".scroller .name"),
+        (format!("v1/jobs/{job}/report"), "h1"),
+    ] {
+        page.go(&format!("{}/{path}", app.url)).await;
+        page.until(&format!("document.querySelector('{shown}')?.textContent"))
+            .await;
+        let over = page
+            .js("const root = document.documentElement; return root.scrollWidth - root.clientWidth")
+            .await;
+        assert_eq!(over, 0, "{path} is wider than its window");
+        // The columns beside the name can be seen without scrolling.
+        let hidden = page
+            .js("return [...document.querySelectorAll('.scroller')].filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth).length")
+            .await;
+        assert_eq!(hidden, 0, "{path} hides columns");
+    }
+    app.stop().await;
+}

@@ -22,16 +22,19 @@ export function forgetToken() {
 
 let asking = null;
 
+/** Is somebody being asked for a token? Until there is one, the node refuses everything. */
+export const asksForToken = () => asking !== null;
+
 /** Asks for a token, once however many calls were refused at the same time. */
 function login(refused) {
-  asking ??= askForToken(refused)
-    .then((given) => {
-      sessionStorage.setItem(KEY, given);
-      dispatchEvent(new Event('token-changed'));
-    })
+  if (asking) return asking;
+  asking = askForToken(refused)
+    .then((given) => sessionStorage.setItem(KEY, given))
     .finally(() => {
       asking = null;
     });
+  asking.then(() => dispatchEvent(new Event('token-changed')), () => {});
+  dispatchEvent(new Event('token-asked'));
   return asking;
 }
 

@@ -4,7 +4,7 @@ import { announce, h, setText, show } from './dom.js';
 import { clock, roughly } from './format.js';
 
 const WORDS = {
-  idle: '', connecting: 'Connecting', live: 'Live', polling: 'Polling', stale: 'Not live', ended: 'Final',
+  idle: '', connecting: 'Connecting', live: 'Live', polling: 'Polling', stale: 'Not live', locked: 'No token', ended: 'Final',
 };
 
 const word = document.getElementById('connection');

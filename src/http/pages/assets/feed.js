@@ -3,7 +3,7 @@
 // Invariant: `live` and `polling` are only reported while the node was heard from within `SILENCE_MS`; everything else is `stale`, with the
 // moment the node was last heard. What was shown before stays on the screen, marked as old.
 
-import { ApiError, streamAddress } from './api.js';
+import { ApiError, asksForToken, streamAddress } from './api.js';
 
 /** Without a word for so long, the node is asked by a plain call whether it is still there. */
 const SILENCE_MS = 8000;
@@ -31,7 +31,7 @@ export class Feed {
 
   /**
    * `path`: the stream. `poll(signal)`: the same facts by a plain call, handing them on itself; it throws if there is no answer.
-   * `onMessage(message)`: a message of the stream. `onStatus({state, since?, retryAt?})`: connecting, live, polling, stale, ended.
+   * `onMessage(message)`: a message of the stream. `onStatus({state, since?, retryAt?})`: connecting, live, polling, stale, locked, ended.
    */
   constructor({ path, poll, onMessage, onStatus }) {
     this.#path = path;
@@ -40,6 +40,7 @@ export class Feed {
     this.#onStatus = onStatus;
     addEventListener('online', this.#hurry);
     addEventListener('token-changed', this.#restart);
+    addEventListener('token-asked', this.#await);
     document.addEventListener('visibilitychange', this.#hurry);
     this.#report('connecting');
     this.#connect();
@@ -50,6 +51,7 @@ export class Feed {
     this.#drop();
     removeEventListener('online', this.#hurry);
     removeEventListener('token-changed', this.#restart);
+    removeEventListener('token-asked', this.#await);
     document.removeEventListener('visibilitychange', this.#hurry);
   }
 
@@ -62,6 +64,13 @@ export class Feed {
 
   #hurry = () => {
     if (document.visibilityState === 'visible' && this.#status.state === 'stale') this.retryNow();
+  };
+
+  /** Without a token there is nothing to try, and the node is not to blame. */
+  #await = () => {
+    if (this.#abort.signal.aborted || this.#status.state === 'ended') return;
+    this.#drop();
+    this.#report('locked');
   };
 
   #restart = () => {
@@ -88,6 +97,7 @@ export class Feed {
   }
 
   async #connect() {
+    if (asksForToken()) return this.#await();
     let address;
     try {
       address = await streamAddress(this.#path);
@@ -149,6 +159,7 @@ export class Feed {
 
   async #lost(error) {
     if (this.#abort.signal.aborted) return;
+    if (asksForToken()) return this.#await();
     const wait = BACKOFF_MS[Math.min(this.#failures, BACKOFF_MS.length - 1)] * (0.75 + Math.random() / 2);
     this.#failures += 1;
     this.#report('stale', { retryAt: Date.now() + wait, error: error instanceof ApiError ? error : undefined });

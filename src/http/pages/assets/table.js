@@ -16,7 +16,7 @@ export function table(label, columns, keyOf) {
   );
   function make() {
     const cells = columns.map((column) => {
-      const inner = column.link ? h('a') : h('span', { class: column.class ?? null });
+      const inner = column.link ? h('a', { class: column.class ?? null }) : h('span', { class: column.class ?? null });
       const cell = h(column.head ? 'th' : 'td', { class: column.number ? 'number' : null, scope: column.head ? 'row' : null }, inner);
       return { cell, inner };
     });

@@ -2,7 +2,7 @@
 
 import { getIfThere, query } from '../api.js';
 import { h, keyed, setText, show } from '../dom.js';
-import { clock, count, full } from '../format.js';
+import { clock, full } from '../format.js';
 
 const TAIL_MS = 2000;
 const PAGE = 200;
@@ -10,7 +10,7 @@ const PAGE = 200;
 const KEPT = 1000;
 
 function line(entry) {
-  const who = [entry.worker, entry.task !== null && entry.task !== undefined && `task ${count(entry.task)}`].filter(Boolean).join(', ');
+  const who = [entry.worker, entry.task !== null && entry.task !== undefined && `task ${entry.task}`].filter(Boolean).join(', ');
   return {
     node: h(
       'li', { 'data-level': entry.level },

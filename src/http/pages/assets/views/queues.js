@@ -16,7 +16,7 @@ export function queuesView() {
       nothing: 'No queue has had a job yet. A queue is made by the first job that names it.',
     },
     [
-      { label: 'Queue', head: true, text: (item) => item.queue, link: (item) => `#/jobs?queue=${encodeURIComponent(item.queue)}` },
+      { label: 'Queue', head: true, class: 'name', text: (item) => item.queue, link: (item) => `#/jobs?queue=${encodeURIComponent(item.queue)}` },
       { label: 'Node', text: (item) => item.node },
       { label: 'Epoch', number: true, text: (item) => count(item.epoch) },
       ...STATES.filter((state) => !FINAL.has(state)).map((state) => ({
