@@ -134,19 +134,8 @@ impl Coordinator {
         }
         let mut order: Vec<Option<usize>> = (0..owned.there.len()).map(Some).collect();
         if !owned.here.is_empty() {
-            let has_work = |queue: &String| {
-                self.shared
-                    .directory
-                    .queue(queue)
-                    .is_some_and(|queue| queue.head().is_some())
-            };
-            // Work at hand costs no way. Without any we are asked in our turn.
-            let place = if owned.here.iter().any(has_work) {
-                0
-            } else {
-                turn % (order.len() + 1)
-            };
-            order.insert(place, None);
+            // In our turn, like everybody: work at hand costs no way, but it would keep workers from all that others own.
+            order.insert(turn % (order.len() + 1), None);
         }
         for owner in order {
             match self.ask_owner(call, &owned, owner, Duration::ZERO, false).await.1 {

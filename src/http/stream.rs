@@ -87,7 +87,7 @@ pub async fn jobs(
         true => Vec::new(),
         false => state.coordinator().neighbours(),
     };
-    let others = remote::join_all(&state, &caller, &req, &nodes).await;
+    let (others, is_whole) = remote::join_all(&state, &caller, &req, &nodes).await;
     let owners = state.coordinator().clone();
     let shows = move |queue: &str| owners.shows_queue(queue, is_hop);
     // A node that answers to another shows what it owns, whoever else lives.
@@ -98,7 +98,7 @@ pub async fn jobs(
     let line = Line::new(&state, caller, transport, payload);
     open(transport, &req, seat, line, move |outlet| async move {
         let own = many.run(outlet.clone());
-        remote::merge(own, others, listed, outlet, among).await
+        remote::merge(own, others, listed, outlet, among, is_whole).await
     })
 }
 

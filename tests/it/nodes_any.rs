@@ -291,3 +291,23 @@ async fn a_job_that_is_deleted_through_one_node_is_gone_at_every_other() {
     }
     nodes.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fm10_work_of_the_node_that_is_asked_keeps_nobody_from_what_others_own() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    let (q0, q1) = (nodes.job(0, "q0", 20).await, nodes.job(0, "q1", 20).await);
+    until("each node owns a queue", async || {
+        (nodes.shares(0).await.len() == 2).then_some(())
+    })
+    .await;
+    for node in 0..2 {
+        let client = nodes.client(node);
+        let mut served = std::collections::BTreeSet::new();
+        for _ in 0..6 {
+            let granted = lease(&client, "w", &["q0", "q1"], 1, 0.0).await;
+            served.extend(granted["job"]["id"].as_i64());
+        }
+        assert!(served.contains(&q0) && served.contains(&q1), "node {node}: {served:?}");
+    }
+    nodes.stop().await;
+}

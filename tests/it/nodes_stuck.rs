@@ -5,7 +5,8 @@
 use crate::app::{Place, success};
 use crate::cluster::connect;
 use crate::nodes_cluster::{LEASE_S, Nodes, lease};
-use crate::process::{Body, Heard, Launch, until};
+use crate::process::{Body, Heard as Told, Launch, until};
+use crate::stream_client::{Heard, Socket};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -49,7 +50,7 @@ async fn a_queue_comes_back_whole_after_a_hand_over_that_ran_out_of_time() {
         let posting = Body::Json(json!({"worker": "w", "results": [success(task)]}));
         until("the job takes its result", async || {
             match client.call("POST", &format!("/v1/jobs/{job}/results"), &posting).await {
-                Heard::Answer(200, said) => Some(said),
+                Told::Answer(200, said) => Some(said),
                 _ => None,
             }
         })
@@ -60,7 +61,7 @@ async fn a_queue_comes_back_whole_after_a_hand_over_that_ran_out_of_time() {
                 .call("POST", &format!("/v1/jobs/{job}/leases"), &Body::Json(more.clone()))
                 .await
             {
-                Heard::Answer(200, said) if !said["tasks"][0].is_null() => Some(said),
+                Told::Answer(200, said) if !said["tasks"][0].is_null() => Some(said),
                 _ => None,
             }
         })
@@ -92,7 +93,7 @@ async fn a_node_that_stood_still_gives_leases_the_time_back_that_no_timer_of_the
     tokio::time::sleep(Duration::from_secs(lease_s + 1 - stands_s)).await;
     let view: Value = until("the node answers", async || {
         match client.call("GET", &format!("/v1/jobs/{job}"), &Body::None).await {
-            Heard::Answer(200, view) => Some(view),
+            Told::Answer(200, view) => Some(view),
             _ => None,
         }
     })
@@ -105,5 +106,39 @@ async fn a_node_that_stood_still_gives_leases_the_time_back_that_no_timer_of_the
         )
         .await;
     assert_eq!(posted["results"][0]["disposition"], "counted", "{posted}");
+    nodes.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_a_node_is_missing_in_ends_so_that_its_reader_comes_back_for_the_whole() {
+    let nodes = Nodes::start(&["a", "b"]).await;
+    for queue in ["q0", "q1"] {
+        nodes.job(0, queue, 1).await;
+    }
+    until("each node owns a queue", async || {
+        (nodes.shares(0).await.len() == 2).then_some(())
+    })
+    .await;
+    nodes.processes[1].signal(Signal::STOP);
+    let partial = Socket::open_at(&nodes.launches[0].url(), "/v1/progress").await;
+    nodes.processes[1].signal(Signal::CONT);
+    // Unless the node was found to be missing already.
+    if let Some(mut partial) = partial {
+        let (_, code) = partial.rest().await;
+        assert_eq!(code, 1012);
+    }
+    until("a stream shows both jobs", async || {
+        let mut whole = Socket::open_at(&nodes.launches[0].url(), "/v1/progress").await?;
+        for _ in 0..4 {
+            let Heard::Message(message) = whole.hear().await else {
+                return None;
+            };
+            if message["type"] == "listed" {
+                return (message["jobs"] == 2).then_some(());
+            }
+        }
+        None
+    })
+    .await;
     nodes.stop().await;
 }

@@ -26,6 +26,8 @@ use tokio::time::timeout;
 
 /// Longest wait for another node to open its stream.
 const OPENING: Duration = Duration::from_secs(2);
+/// How long a stream that a node is missing in is shown.
+const PARTIAL: Duration = Duration::from_secs(5);
 /// One message; a complete job with its labels is far below.
 const EVENT_MAX_BYTES: usize = 4 << 20;
 /// Signs of life of the other node after which its silence is its end.
@@ -77,16 +79,20 @@ pub(super) async fn join_owner(
     }
 }
 
-/// The streams of these nodes; one that cannot be joined is left out until nodes come or go.
-pub(super) async fn join_all(state: &AppState, caller: &Caller, req: &HttpRequest, nodes: &[Neighbour]) -> Vec<Events> {
+/// The streams of these nodes, and whether each could be joined.
+pub(super) async fn join_all(
+    state: &AppState,
+    caller: &Caller,
+    req: &HttpRequest,
+    nodes: &[Neighbour],
+) -> (Vec<Events>, bool) {
     let joined = all(nodes.iter().map(|node| join(state, caller, node, req))).await;
-    joined
-        .into_iter()
-        .filter_map(|joined| match joined {
-            Ok(Joined::Events(events)) => Some(events),
-            _ => None,
-        })
-        .collect()
+    let is_whole = joined.iter().all(Result::is_ok);
+    let streams = joined.into_iter().filter_map(|joined| match joined {
+        Ok(Joined::Events(events)) => Some(events),
+        _ => None,
+    });
+    (streams.collect(), is_whole)
 }
 
 async fn join(
@@ -218,15 +224,23 @@ fn count(json: &[u8]) -> Option<(usize, bool)> {
     }
 }
 
-/// One stream out of this node's own and those of others. It ends with the first of them, and when nodes come or go.
+/// One stream out of this node's own and those of others. It ends with the first of them, and when nodes come or go; soon, if a node is
+/// missing in it, which its reader cannot see.
 pub(super) async fn merge(
     own: impl Future<Output = End> + 'static,
     others: Vec<Events>,
     listed: Listed,
     outlet: Outlet,
     among: Option<(Coordinator, Vec<Neighbour>)>,
+    is_whole: bool,
 ) -> End {
     let mut sources: Vec<LocalBoxFuture<'static, End>> = vec![Box::pin(own)];
+    if !is_whole {
+        sources.push(Box::pin(async {
+            tokio::time::sleep(PARTIAL).await;
+            End::Moved
+        }));
+    }
     if let Some((coordinator, nodes)) = among {
         sources.push(Box::pin(async move {
             other_nodes_than(&nodes, &coordinator).await;
