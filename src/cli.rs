@@ -119,6 +119,7 @@ For pipes or variables, name a shell yourself:
     ls *.csv | tallykeeper run -- sh -c 'sort \"$1\" | uniq | wc -l' sh {}
 
 What a command prints is forwarded in one piece when it ends. A task fails if its command exits with anything but 0.
+A command that cannot be started fails no task: short of memory or file handles, run waits; without the program, it ends.
 Progress, results and the tally are kept in the store; the node's address is printed for looking at them meanwhile.";
 
 const SERVE_HELP: &str = "\
@@ -143,7 +144,8 @@ Examples:
     tallykeeper work --queue asr --once -- transcribe {}
 
 {} stands for the task's payload: a string as it is, anything else as JSON. Without {} it becomes the last argument.
-The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. SIGTERM finishes what runs and leaves.";
+The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. SIGTERM finishes what runs and leaves.
+A command that cannot be started fails no task: short of memory or file handles, work waits; without the program, it ends.";
 
 const WATCH_HELP: &str = "\
 Examples:

@@ -93,6 +93,11 @@ impl Meter {
         self.bar.suspend(|| output::note(&text));
     }
 
+    /// Says something beside the bar.
+    pub(crate) fn say(&self, text: &str) {
+        self.bar.suspend(|| output::note(&clean(text)));
+    }
+
     /// Writes one task's output in one piece. Blocks while whoever reads it does not.
     pub(crate) fn forward(&self, mut stdout: Spool, mut stderr: Spool) {
         if stdout.is_empty() && stderr.is_empty() {

@@ -4,8 +4,8 @@
 //! HTTP API. Invariant: the exit code is 0 only if the server says that every task succeeded, and what was interrupted can be resumed.
 
 use super::Usage;
+use super::client::Client;
 use super::client::retry::{until_answered, within};
-use super::client::{Answer, Client};
 use super::items::Items;
 use super::jobs::{PATIENCE, tally};
 use super::meter::{Meter, duration};
@@ -17,7 +17,7 @@ use super::submit::random_key;
 use super::template::Template;
 use super::upload::{self, Chunk};
 use super::work::{INTERRUPTED, names};
-use super::worker::{Done, Left, Shared, Source, Worker};
+use super::worker::{Left, Shared, Source, Trouble, Worker};
 use crate::domain::counted::{counted, verb};
 use crate::domain::state::State;
 use crate::http::wire::{CreateJob, Job};
@@ -148,7 +148,8 @@ async fn with_node(
         meter: Some(meter.clone()),
         forwards: !args.quiet,
         idle_exit: None,
-        done: Arc::new(Done::default()),
+        done: Arc::default(),
+        shortage: Arc::default(),
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let count = args.jobs.unwrap_or_else(|| u16::try_from(cores).unwrap_or(1));
@@ -158,10 +159,16 @@ async fn with_node(
     }
     let upload = tokio::spawn(upload_all(client.clone(), job.clone(), items));
     let watched = watch(&client, job.id, &meter, &stop, &mut workers, upload).await;
-    // An interruption leaves the phase to the signals; otherwise whoever still works does so in vain.
-    stopper.reach(if watched.is_err() { Phase::Abort } else { Phase::Finish });
+    // An interruption leaves the phase to the signals. A program that is missing is no reason to give up the commands that run. After
+    // any other error whoever still works does so in vain.
+    let failed_here = matches!(&watched, Err(error) if is_programs(error));
+    let in_vain = watched.is_err() && !failed_here;
+    stopper.reach(if in_vain { Phase::Abort } else { Phase::Finish });
     while workers.join_next().await.is_some() {}
     meter.clear();
+    if failed_here {
+        note_kept(args);
+    }
     match watched? {
         Some(job) => Ok(finished(&job, Some(started.elapsed()))),
         None => Ok(interrupted(&client, job.id, args).await),
@@ -252,7 +259,7 @@ async fn watch(
     id: i64,
     meter: &Meter,
     stop: &Stop,
-    workers: &mut JoinSet<Answer<Left>>,
+    workers: &mut JoinSet<Result<Left, Trouble>>,
     mut upload: JoinHandle<Result<()>>,
 ) -> Result<Option<Job>> {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -308,11 +315,20 @@ async fn interrupted(client: &Client, id: i64, args: &RunArgs) -> ExitCode {
     if let Ok(job) = client.job(id).await {
         output::note(&format!("job {id} interrupted: {}", tally(&job)));
     }
+    note_kept(args);
+    ExitCode::from(INTERRUPTED)
+}
+
+fn note_kept(args: &RunArgs) {
     output::note(&clean(&format!(
         "it is kept in {}; the same command line with --resume goes on where it stopped",
         args.store
     )));
-    ExitCode::from(INTERRUPTED)
+}
+
+/// Can the command itself not be started?
+fn is_programs(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Trouble::Program { .. }))
 }
 
 #[cfg(test)]

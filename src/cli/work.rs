@@ -8,7 +8,7 @@ use super::output::{self, clean};
 use super::server::ServerArgs;
 use super::stop::{self, Interrupt, Phase};
 use super::template::Template;
-use super::worker::{Done, Shared, Source, Worker};
+use super::worker::{Shared, Source, Worker};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::process::ExitCode;
@@ -88,7 +88,8 @@ pub(crate) async fn work(args: WorkArgs) -> Result<ExitCode> {
         } else {
             args.idle_exit.map(|s| Duration::from_secs(s.into()))
         },
-        done: Arc::new(Done::default()),
+        done: Arc::default(),
+        shortage: Arc::default(),
     };
     let interrupt = stopper.follow_signals(Duration::from_secs(args.grace_s.into()), || {
         output::note("stopping: finishing the commands that run; once more to stop at once");

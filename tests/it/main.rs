@@ -19,6 +19,7 @@ mod callbacks_receiver;
 mod chaos;
 mod chaos_proxy;
 mod chaos_watch;
+mod cli_hindered;
 mod cli_run;
 mod cli_watch;
 mod cluster;
