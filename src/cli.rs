@@ -120,6 +120,7 @@ For pipes or variables, name a shell yourself:
 
 What a command prints is forwarded in one piece when it ends. A task fails if its command exits with anything but 0.
 A command that cannot be started fails no task: short of memory or file handles, run waits; without the program, it ends.
+Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the commands, too, after the grace. kill -9 of run itself does not: they run on, unheard.
 Progress, results and the tally are kept in the store; the node's address is printed for looking at them meanwhile.";
 
 const SERVE_HELP: &str = "\
@@ -144,7 +145,8 @@ Examples:
     tallykeeper work --queue asr --once -- transcribe {}
 
 {} stands for the task's payload: a string as it is, anything else as JSON. Without {} it becomes the last argument.
-The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. SIGTERM finishes what runs and leaves.
+The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT finish what
+runs, for the grace, and leave. kill -9 of work itself ends no command: those run on, and their tasks are done again.
 A command that cannot be started fails no task: short of memory or file handles, work waits; without the program, it ends.";
 
 const WATCH_HELP: &str = "\

@@ -21,6 +21,7 @@ mod chaos_proxy;
 mod chaos_watch;
 mod cli_hindered;
 mod cli_run;
+mod cli_stop;
 mod cli_watch;
 mod cluster;
 mod conformance;
