@@ -88,14 +88,21 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
     let mut node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
     let (client, url) = (node.client()?, node.url());
     let outcome = tokio::select! {
-        outcome = with_node(&args, template, items, client, &url, &stopper, stop) => outcome,
+        outcome = with_node(&args, template, items, client, &url, &stopper, stop.clone()) => outcome,
         // Without it the workers would go on trying for ever.
         ended = node.ended() => {
             ended.context("the node ended")?;
             bail!("the node ended before the run did");
         }
     };
-    let stopped = node.stop().await;
+    let stopped = tokio::select! {
+        stopped = node.stop() => stopped,
+        // A store that is away would hold the drain up; without it, going on costs what it costs after a crash.
+        () = stop.patience_ends() => {
+            output::note("the store did not answer: the run is left as a crash leaves it");
+            Ok(())
+        }
+    };
     let code = outcome?;
     stopped.context("the node did not stop cleanly")?;
     Ok(code)
@@ -281,7 +288,12 @@ async fn watch(
             }
             _ = ticks.tick() => {}
         }
-        match client.job(id).await {
+        let looked = tokio::select! {
+            looked = client.job(id) => looked,
+            // Seen at the top.
+            () = stop.reached(Phase::Finish) => continue,
+        };
+        match looked {
             Ok(job) => {
                 meter.show(&job.progress);
                 if job.state.is_final() {
@@ -312,7 +324,7 @@ fn finished(job: &Job, took: Option<Duration>) -> ExitCode {
 
 /// Says what is done and how to go on.
 async fn interrupted(client: &Client, id: i64, args: &RunArgs) -> ExitCode {
-    if let Ok(job) = client.job(id).await {
+    if let Ok(Ok(job)) = tokio::time::timeout(PATIENCE, client.job(id)).await {
         output::note(&format!("job {id} interrupted: {}", tally(&job)));
     }
     note_kept(args);

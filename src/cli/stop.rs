@@ -9,6 +9,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+/// After an abort, how long the last reports and releases, and each thing that comes after them, may still take.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -121,6 +124,12 @@ impl Stop {
     /// Should nothing new be taken?
     pub(crate) fn is_finishing(&self) -> bool {
         self.phase() >= Phase::Finish
+    }
+
+    /// Resolves [`LAST_WORDS`] after [`Phase::Abort`].
+    pub(crate) async fn patience_ends(&self) {
+        self.reached(Phase::Abort).await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Resolves once `phase` is reached; never, if nobody can tell any more.

@@ -7,7 +7,7 @@ use super::child::{self, Ended};
 use super::client::retry::{Backoff, until_answered};
 use super::client::{Answer, Client};
 use super::meter::Meter;
-use super::stop::{Phase, Stop};
+use super::stop::{LAST_WORDS, Phase, Stop};
 use super::template::{Template, item_of};
 use crate::domain::ledger::Disposition;
 use crate::domain::state::State;
@@ -33,9 +33,6 @@ const STAY: Duration = Duration::from_secs(1);
 /// Waits of a worker that asks one job only.
 const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(20);
 const LOOK_AGAIN_LAST: Duration = Duration::from_millis(500);
-
-/// After an abort, how long the last reports and releases may still take.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Where tasks come from.
 #[derive(Debug, Clone)]
@@ -338,6 +335,9 @@ impl Worker {
         };
         let mut backoff = Backoff::default();
         let mut is_repeated = false;
+        // One wait for all tries: begun anew at each of them, it would never end.
+        let patience = self.shared.stop.patience_ends();
+        tokio::pin!(patience);
         loop {
             let error = tokio::select! {
                 posted = self.shared.client.post_results(job, &body) => match posted {
@@ -347,7 +347,7 @@ impl Worker {
                     }
                     Err(error) => error,
                 },
-                () = self.patience_ends() => return Ok(None),
+                () = &mut patience => return Ok(None),
             };
             is_repeated = true;
             if let Some(refusal) = refused_value(&error, &body.results[0]) {
@@ -356,7 +356,7 @@ impl Worker {
             }
             tokio::select! {
                 waited = backoff.wait(error) => waited?,
-                () = self.patience_ends() => return Ok(None),
+                () = &mut patience => return Ok(None),
             }
         }
     }
@@ -397,11 +397,6 @@ impl Worker {
             }
             (other, _) => tracing::warn!(job, task = task.task, disposition = ?other, "a result did not count"),
         }
-    }
-
-    async fn patience_ends(&self) {
-        self.shared.stop.reached(Phase::Abort).await;
-        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Gives leases back, spending nothing. If it cannot, they expire.

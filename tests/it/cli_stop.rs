@@ -1,9 +1,10 @@
-//! `run` and `work` told to end by signals: with the terminal away.
+//! `run` and `work` told to end by signals: with the node, the store or the terminal away.
 //!
 //! Owns: the signals, and what is left of commands after them. Never: waits for a time; files and logs say how far a process is. Invariant:
 //! a process that was told to go goes, and none of its commands outlives it.
 
 use crate::app::Place;
+use crate::cluster::Cluster;
 use crate::process::{Client, Launch, PATIENCE, Process, until};
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::json;
@@ -48,8 +49,45 @@ async fn running(launch: &Launch) -> Pid {
     .await
 }
 
+async fn until_said(process: &Process, what: &str) {
+    until(what, async || process.log().contains(what).then_some(())).await;
+}
+
 fn let_go(launch: &Launch) {
     File::create(launch.dir().join("go")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_node_is_away_ends_when_told_twice() {
+    let launch = Launch::new(Place::sqlite());
+    let mut node = launch.start().await;
+    submit(&launch.client(), 1).await;
+    let mut worker = work(&launch, &[]);
+    running(&launch).await;
+    node.kill().await;
+    let_go(&launch);
+    until_said(&worker, "still trying").await;
+    worker.signal(Signal::INT);
+    until_said(&worker, "once more to stop at once").await;
+    worker.signal(Signal::INT);
+    let status = worker.ended_within(PATIENCE).await;
+    assert_eq!(status.code(), Some(130), "{}", worker.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_store_is_away_ends_when_told_twice() {
+    let cluster = Cluster::start();
+    let launch = Launch::new(Place::Postgres(cluster.fresh_database().await));
+    let mut run = run(&launch, &[]);
+    running(&launch).await;
+    cluster.kill();
+    let_go(&launch);
+    until_said(&run, "still trying").await;
+    run.signal(Signal::INT);
+    until_said(&run, "once more to stop at once").await;
+    run.signal(Signal::INT);
+    let status = run.ended_within(PATIENCE).await;
+    assert_eq!(status.code(), Some(130), "{}", run.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
