@@ -37,12 +37,9 @@ async fn a_worker_without_the_program_fails_no_task() {
     let job = submit(&client, (0..8).map(Value::from).collect()).await;
     let mut worker = work(&launch, &["-j", "2", "--exec", "no-such-program {}"]);
     let status = worker.ended_within(PATIENCE).await;
-    assert_eq!(status.code(), Some(1), "{}", worker.log());
-    assert!(
-        worker.log().contains("error: cannot start no-such-program: "),
-        "{}",
-        worker.log()
-    );
+    let log = worker.whole_log().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("error: cannot start no-such-program: "), "{log}");
     assert_none_spent(&client, &job, 8).await;
     // Found, but not executable.
     File::create(launch.dir().join("tool")).unwrap();
@@ -86,7 +83,7 @@ async fn a_machine_short_of_handles_does_the_tasks_later() {
     .await;
     assert_eq!(ended["state"], "succeeded", "{ended}");
     assert!(worker.terminate().await.success());
-    let log = worker.log();
+    let log = worker.whole_log().await;
     assert_eq!(log.matches("Too many open files").count(), 1, "said once: {log}");
 }
 
@@ -105,9 +102,10 @@ async fn a_run_without_the_program_keeps_its_items() {
     };
     let mut first = run(&[]);
     let status = first.ended_within(PATIENCE).await;
-    assert_eq!(status.code(), Some(1), "{}", first.log());
-    assert!(first.log().contains("error: cannot start ./tool: "), "{}", first.log());
-    assert!(first.log().contains("--resume goes on"), "{}", first.log());
+    let log = first.whole_log().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("error: cannot start ./tool: "), "{log}");
+    assert!(log.contains("--resume goes on"), "{log}");
     // Put in its place whole: a file open for writing cannot be executed.
     let made = launch.dir().join("made");
     fs::write(&made, "#!/bin/sh\nexit 0\n").unwrap();
