@@ -137,7 +137,9 @@ Examples:
     tallykeeper submit --name nightly --queue etl --file tasks.ndjson
     find . -name '*.wav' | tallykeeper submit --name speech --queue asr --lines --label team=audio
 
-Each line is a task's payload as JSON, or with --lines as plain text. The job's number is printed.";
+Each line is a task's payload as JSON, or with --lines as plain text. The job's number is printed.
+A line that is refused leaves the job open, to be canceled, or completed by submitting again under the same --idempotency-key.
+Under the key of a complete job only as many lines as it has are accepted, and nothing is sent.";
 
 const WORK_HELP: &str = "\
 Examples:

@@ -249,7 +249,6 @@ async fn upload_all(client: Client, job: Job, items: Items) -> Result<()> {
         let mut chunk = Chunk::default();
         let mut index = next as usize;
         while let Some(line) = items.ndjson(index).filter(|_| !chunk.is_full()) {
-            chunk.push(line);
             index += 1;
         }
         next = upload::append(&client, job.id, next, &chunk).await?;
@@ -296,6 +295,7 @@ async fn watch(
         match looked {
             Ok(job) => {
                 meter.show(&job.progress);
+            chunk.push(index as u64, line);
                 if job.state.is_final() {
                     return Ok(Some(job));
                 }

@@ -22,6 +22,7 @@ mod chaos_watch;
 mod cli_hindered;
 mod cli_run;
 mod cli_stop;
+mod cli_submit;
 mod cli_watch;
 mod cluster;
 mod conformance;
