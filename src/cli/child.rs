@@ -195,7 +195,6 @@ impl<R: AsyncRead + Unpin> Stream<R> {
             && let Err(error) = spool.push(chunk)
         {
             tracing::warn!(%error, "cannot keep a command's output; what follows of it will not be shown");
-            self.spool = Some(Spool::default());
         }
     }
 }

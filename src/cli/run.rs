@@ -177,7 +177,16 @@ async fn with_node(
         note_kept(args);
     }
     match watched? {
-        Some(job) => Ok(finished(&job, Some(started.elapsed()))),
+        Some(job) => {
+            let code = finished(&job, Some(started.elapsed()));
+            if !meter.has_lost_output() {
+                return Ok(code);
+            }
+            output::note(
+                "not everything the commands printed could be written out; what their results hold of it is kept",
+            );
+            Ok(ExitCode::FAILURE)
+        }
         None => Ok(interrupted(&client, job.id, args).await),
     }
 }

@@ -137,6 +137,29 @@ fn a_failing_command_exits_with_one_and_is_named() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_no_success() {
+    let runner = Runner::new();
+    let run = |stdout: Stdio, options: &[&str]| {
+        let mut command = runner.command(&[&["run"], options, &["--", "echo"]].concat());
+        let mut child = command.stdout(stdout).spawn().expect("the program is built");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(b"1\n2\n3\n").expect("it reads");
+        drop(stdin);
+        Ran::from(child.wait_with_output().expect("it can be waited for"))
+    };
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("there is one");
+    let ran = run(full().into(), &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("3 tasks: 3 succeeded, 0 failed"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot write to standard output"), "{}", ran.stderr);
+    // Nothing was to be written, or whoever reads has had enough.
+    assert_eq!(run(full().into(), &["-q"]).code, Some(0));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(run(writer.into(), &[]).code, Some(0));
+}
+
+#[test]
 fn a_retry_gets_a_failing_command_through() {
     let runner = Runner::new();
     let ran = runner.run(
