@@ -120,6 +120,8 @@ For pipes or variables, name a shell yourself:
 
 What a command prints is forwarded in one piece when it ends. A task fails if its command exits with anything but 0.
 A command that cannot be started fails no task: short of memory or file handles, run waits; without the program, it ends.
+--resume goes on with an unfinished run; of a finished one it does again what did not succeed. --retries stays as it was.
+The exit code is 0 only if every task succeeded and all that was to be printed could be written (a closed pipe is no error).
 Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the commands, too, after the grace. kill -9 of run itself does not: they run on, unheard.
 Progress, results and the tally are kept in the store; the node's address is printed for looking at them meanwhile.";
 

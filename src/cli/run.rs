@@ -20,7 +20,7 @@ use super::work::{INTERRUPTED, names};
 use super::worker::{Left, Shared, Source, Trouble, Worker};
 use crate::domain::counted::{counted, verb};
 use crate::domain::state::State;
-use crate::http::wire::{CreateJob, Job};
+use crate::http::wire::{CreateJob, Job, Retry, RetryOnly};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::io::{self, IsTerminal};
@@ -48,12 +48,12 @@ pub(crate) struct RunArgs {
     /// Commands to run at the same time [default: one per processor]
     #[arg(short, long = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     jobs: Option<u16>,
-    /// Go on with the unfinished run of the same command and items
+    /// Go on with the unfinished run of the same command and items, or do again what failed in a finished one
     #[arg(long)]
     resume: bool,
-    /// Try a failing command again up to so many times
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=63))]
-    retries: u32,
+    /// Try a failing command again up to so many times [default: 0]; a resumed run keeps its number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=63))]
+    retries: Option<u32>,
     /// Do not forward what the commands print
     #[arg(short, long)]
     quiet: bool,
@@ -132,10 +132,23 @@ async fn with_node(
         job.id,
         counted(items.len(), "item")
     ));
-    if job.state.is_final() {
+    if job.state.is_final() && job.progress.succeeded == job.progress.total {
         output::note(&format!("job {} is finished already", job.id));
         return Ok(finished(&job, None));
     }
+    if let Some(retries) = args.retries
+        && job.policy.max_attempts != retries + 1
+    {
+        let kept = job.policy.max_attempts.saturating_sub(1);
+        output::note(&format!(
+            "job {} keeps --retries {kept}, with which it was started",
+            job.id
+        ));
+    }
+    let job = match job.state.is_final() {
+        true => again(&client, job).await?,
+        false => job,
+    };
     if job.progress.leased > 0 {
         let held = job.progress.leased;
         output::note(&format!(
@@ -199,9 +212,16 @@ async fn find_or_create(client: &Client, args: &RunArgs, template: &Template, it
     let unfinished = same.iter().position(|job| !job.state.is_final());
     if args.resume {
         if !same.is_empty() {
-            return Ok(same.swap_remove(unfinished.unwrap_or(0)));
+            let job = same.swap_remove(unfinished.unwrap_or(0));
+            if !job.state.is_final() || job.progress.total as usize == items.len() {
+                return Ok(job);
+            }
+            // What is missing cannot be appended any more.
+            let (id, state) = (job.id, job.state);
+            output::note(&format!("job {id} is {state} and never held every item: starting anew"));
+        } else {
+            output::note("no run of this command and these items to resume: starting one");
         }
-        output::note("no run of this command and these items to resume: starting one");
     } else if let Some(at) = unfinished {
         let id = same[at].id;
         output::note(&format!(
@@ -217,7 +237,7 @@ fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Re
     let mut job = CreateJob::named(job_name(template), QUEUE);
     job.open = true;
     job.expected_total = Some(u32::try_from(items.len())?);
-    job.policy.max_attempts = args.retries + 1;
+    job.policy.max_attempts = args.retries.unwrap_or(0) + 1;
     job.policy.lease_timeout_s = if args.store.is_private() {
         PRIVATE_LEASE_S
     } else {
@@ -225,6 +245,22 @@ fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Re
     };
     job.labels.insert(LABEL.to_owned(), hash.to_owned());
     Ok(job)
+}
+
+/// Starts the next run of a finished job, of what did not succeed.
+async fn again(client: &Client, job: Job) -> Result<Job> {
+    let left = job.progress.total - job.progress.succeeded;
+    output::note(&format!(
+        "job {} {}: doing the {} again that did not succeed",
+        job.id,
+        job.state,
+        counted(left, "item")
+    ));
+    let body = Retry {
+        only: RetryOnly::Failed,
+        if_run: Some(job.run),
+    };
+    Ok(within(PATIENCE, || client.retry(job.id, &body)).await?)
 }
 
 /// The command, as far as it fits into a name.
@@ -259,6 +295,7 @@ async fn upload_all(client: Client, job: Job, items: Items) -> Result<()> {
         let mut index = next as usize;
         while let Some(line) = items.ndjson(index).filter(|_| !chunk.is_full()) {
             index += 1;
+            chunk.push(index as u64, line);
         }
         next = upload::append(&client, job.id, next, &chunk).await?;
     }
@@ -304,7 +341,6 @@ async fn watch(
         match looked {
             Ok(job) => {
                 meter.show(&job.progress);
-            chunk.push(index as u64, line);
                 if job.state.is_final() {
                     return Ok(Some(job));
                 }
