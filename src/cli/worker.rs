@@ -63,6 +63,8 @@ pub(crate) struct Shared {
 pub(crate) struct Done {
     pub(crate) succeeded: AtomicU64,
     pub(crate) failed: AtomicU64,
+    /// Failed attempts after which the task is tried again; it is not decided.
+    pub(crate) retrying: AtomicU64,
 }
 
 /// Why a worker left.
@@ -386,6 +388,8 @@ impl Worker {
                 }
             }
             (Disposition::Retrying | Disposition::Duplicate, ResultStatus::Failed) => {
+                let again = u64::from(disposition == Disposition::Retrying);
+                self.shared.done.retrying.fetch_add(again, Ordering::Relaxed);
                 let error = report.error.as_deref().unwrap_or_default();
                 tracing::info!(
                     job,

@@ -71,3 +71,34 @@ async fn a_line_that_the_server_refuses_is_named_by_its_number_in_the_input() {
     assert!(keyless.log.contains("tallykeeper cancel 2"), "{}", keyless.log);
     assert!(!keyless.log.contains("under the same key"), "{}", keyless.log);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_says_how_many_attempts_it_leaves_to_be_made_again() {
+    let launch = Launch::new(Place::sqlite());
+    let _node = launch.start().await;
+    let tasks: Vec<_> = (0..5).map(|n| json!({"payload": n})).collect();
+    // The next attempts are due long after the worker has gone.
+    let policy = json!({"max_attempts": 2, "backoff": {"initial_s": 3600, "max_s": 3600}});
+    let job = json!({"name": "n", "queue": "q", "tasks": tasks, "policy": policy});
+    launch.client().post("/v1/jobs", job).await;
+    let mut program = launch.program();
+    program.args([
+        "work",
+        "--queue",
+        "q",
+        "--once",
+        "--worker",
+        "w",
+        "--server",
+        &launch.url(),
+    ]);
+    program.args(["--", "sh", "-c", "[ $0 -ge 3 ]"]);
+    let mut worker = Process::spawn(program);
+    let status = worker.ended_within(PATIENCE).await;
+    let log = worker.whole_log().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("w: 2 succeeded, 0 failed, 3 failed attempts were to be tried again"),
+        "{log}"
+    );
+}
