@@ -136,15 +136,7 @@ async fn with_node(
         output::note(&format!("job {} is finished already", job.id));
         return Ok(finished(&job, None));
     }
-    if let Some(retries) = args.retries
-        && job.policy.max_attempts != retries + 1
-    {
-        let kept = job.policy.max_attempts.saturating_sub(1);
-        output::note(&format!(
-            "job {} keeps --retries {kept}, with which it was started",
-            job.id
-        ));
-    }
+    note_retries(args, &job);
     let job = match job.state.is_final() {
         true => again(&client, job).await?,
         false => job,
@@ -190,16 +182,7 @@ async fn with_node(
         note_kept(args);
     }
     match watched? {
-        Some(job) => {
-            let code = finished(&job, Some(started.elapsed()));
-            if !meter.has_lost_output() {
-                return Ok(code);
-            }
-            output::note(
-                "not everything the commands printed could be written out; what their results hold of it is kept",
-            );
-            Ok(ExitCode::FAILURE)
-        }
+        Some(job) => Ok(forwarded(finished(&job, Some(started.elapsed())), &meter)),
         None => Ok(interrupted(&client, job.id, args).await),
     }
 }
@@ -364,6 +347,26 @@ fn finished(job: &Job, took: Option<Duration>) -> ExitCode {
     match job.state {
         State::Succeeded => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// The exit code once all output is forwarded: what was lost of it is a failure, too.
+fn forwarded(code: ExitCode, meter: &Meter) -> ExitCode {
+    if !meter.has_lost_output() {
+        return code;
+    }
+    output::note("not everything the commands printed could be written out; what their results hold of it is kept");
+    ExitCode::FAILURE
+}
+
+/// A job's policy is fixed; a number that is not taken is not ignored without a word.
+fn note_retries(args: &RunArgs, job: &Job) {
+    let kept = job.policy.max_attempts.saturating_sub(1);
+    if args.retries.is_some_and(|asked| asked != kept) {
+        output::note(&format!(
+            "job {} keeps --retries {kept}, with which it was started",
+            job.id
+        ));
     }
 }
 
