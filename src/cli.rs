@@ -119,6 +119,10 @@ For pipes or variables, name a shell yourself:
     ls *.csv | tallykeeper run -- sh -c 'sort \"$1\" | uniq | wc -l' sh {}
 
 What a command prints is forwarded in one piece when it ends. A task fails if its command exits with anything but 0.
+A command that cannot be started fails no task: short of memory or file handles, run waits; without the program, it ends.
+--resume goes on with an unfinished run; of a finished one it does again what did not succeed. --retries stays as it was.
+The exit code is 0 only if every task succeeded and all that was to be printed could be written (a closed pipe is no error).
+Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the commands, too, after the grace. kill -9 of run itself does not: they run on, unheard.
 Progress, results and the tally are kept in the store; the node's address is printed for looking at them meanwhile.";
 
 const SERVE_HELP: &str = "\
@@ -135,7 +139,9 @@ Examples:
     tallykeeper submit --name nightly --queue etl --file tasks.ndjson
     find . -name '*.wav' | tallykeeper submit --name speech --queue asr --lines --label team=audio
 
-Each line is a task's payload as JSON, or with --lines as plain text. The job's number is printed.";
+Each line is a task's payload as JSON, or with --lines as plain text. The job's number is printed.
+A line that is refused leaves the job open, to be canceled, or completed by submitting again under the same --idempotency-key.
+Under the key of a complete job only as many lines as it has are accepted, and nothing is sent.";
 
 const WORK_HELP: &str = "\
 Examples:
@@ -143,7 +149,9 @@ Examples:
     tallykeeper work --queue asr --once -- transcribe {}
 
 {} stands for the task's payload: a string as it is, anything else as JSON. Without {} it becomes the last argument.
-The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. SIGTERM finishes what runs and leaves.";
+The result is {\"exit\", \"stdout\", \"stderr\"}, at most 64 KiB of each. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT finish what
+runs, for the grace, and leave. kill -9 of work itself ends no command: those run on, and their tasks are done again.
+A command that cannot be started fails no task: short of memory or file handles, work waits; without the program, it ends.";
 
 const WATCH_HELP: &str = "\
 Examples:

@@ -85,10 +85,22 @@ fn without_cut_start(bytes: &[u8]) -> &[u8] {
 pub(crate) struct Spool {
     memory: Vec<u8>,
     file: Option<File>,
+    /// It could not be kept to its end.
+    is_cut: bool,
 }
 
 impl Spool {
+    /// After a failure, what follows is dropped.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if self.is_cut {
+            return Ok(());
+        }
+        let kept = self.keep(chunk);
+        self.is_cut = kept.is_err();
+        kept
+    }
+
+    fn keep(&mut self, chunk: &[u8]) -> io::Result<()> {
         if self.file.is_none() && self.memory.len() + chunk.len() > RESULT_STREAM_BYTES {
             self.file = Some(unnamed_file()?);
         }
@@ -103,6 +115,10 @@ impl Spool {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.memory.is_empty() && self.file.is_none()
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Writes all of it, in order.

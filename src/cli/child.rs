@@ -30,6 +30,8 @@ pub(crate) enum Ended {
     Killed,
     /// It never ran.
     NotStarted(io::Error),
+    /// It ran; the system does not say what came of it.
+    Unknown(io::Error),
 }
 
 /// What a child that ran to its own end left.
@@ -112,7 +114,7 @@ pub(crate) async fn run(argv: &[String], whole: bool, stop: &Stop) -> Ended {
                     group.0 = None;
                     status = Some(ended);
                 }
-                Err(error) => return Ended::NotStarted(error),
+                Err(error) => return Ended::Unknown(error),
             },
             () = stdout.read(), if stdout.is_open() => {}
             () = stderr.read(), if stderr.is_open() => {}
@@ -193,7 +195,6 @@ impl<R: AsyncRead + Unpin> Stream<R> {
             && let Err(error) = spool.push(chunk)
         {
             tracing::warn!(%error, "cannot keep a command's output; what follows of it will not be shown");
-            self.spool = Some(Spool::default());
         }
     }
 }

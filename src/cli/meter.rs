@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Between two lines where there is no terminal.
@@ -26,6 +26,8 @@ pub(crate) struct Meter {
     lines: Mutex<Lines>,
     /// Held while one task's output is written; the flag says whether anybody still reads it.
     output: Mutex<bool>,
+    /// Something of the output was lost though somebody reads it.
+    has_lost: AtomicBool,
     failures: AtomicU32,
 }
 
@@ -51,6 +53,7 @@ impl Meter {
             on_terminal,
             lines: Mutex::new(lines),
             output: Mutex::new(true),
+            has_lost: AtomicBool::new(false),
             failures: AtomicU32::new(0),
         }
     }
@@ -93,22 +96,44 @@ impl Meter {
         self.bar.suspend(|| output::note(&text));
     }
 
+    /// Says something beside the bar.
+    pub(crate) fn say(&self, text: &str) {
+        self.bar.suspend(|| output::note(&clean(text)));
+    }
+
     /// Writes one task's output in one piece. Blocks while whoever reads it does not.
     pub(crate) fn forward(&self, mut stdout: Spool, mut stderr: Spool) {
+        if stdout.is_cut() || stderr.is_cut() {
+            self.has_lost.store(true, Ordering::Relaxed);
+        }
         if stdout.is_empty() && stderr.is_empty() {
             return;
         }
         let mut has_reader = self.output.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.bar.suspend(|| {
-            let _ = stderr.copy_to(&mut io::stderr().lock());
+            if let Err(error) = stderr.copy_to(&mut io::stderr().lock()) {
+                self.note_lost(&error);
+            }
             if *has_reader && let Err(error) = stdout.copy_to(&mut io::stdout().lock()) {
                 // Results are kept by the node in any case; a closed pipe is how `| head` says "enough".
                 *has_reader = false;
-                if error.kind() != io::ErrorKind::BrokenPipe {
+                if self.note_lost(&error) {
                     let _ = writeln!(io::stderr().lock(), "cannot write to standard output: {error}");
                 }
             }
         });
+    }
+
+    /// Is it a loss to anybody?
+    fn note_lost(&self, error: &io::Error) -> bool {
+        let is_loss = error.kind() != io::ErrorKind::BrokenPipe;
+        self.has_lost.fetch_or(is_loss, Ordering::Relaxed);
+        is_loss
+    }
+
+    /// Was some output of the commands not written, though nobody had closed the pipe?
+    pub(crate) fn has_lost_output(&self) -> bool {
+        self.has_lost.load(Ordering::Relaxed)
     }
 
     /// Takes the bar away.

@@ -4,8 +4,8 @@
 //! HTTP API. Invariant: the exit code is 0 only if the server says that every task succeeded, and what was interrupted can be resumed.
 
 use super::Usage;
+use super::client::Client;
 use super::client::retry::{until_answered, within};
-use super::client::{Answer, Client};
 use super::items::Items;
 use super::jobs::{PATIENCE, tally};
 use super::meter::{Meter, duration};
@@ -17,10 +17,10 @@ use super::submit::random_key;
 use super::template::Template;
 use super::upload::{self, Chunk};
 use super::work::{INTERRUPTED, names};
-use super::worker::{Done, Left, Shared, Source, Worker};
+use super::worker::{Left, Shared, Source, Trouble, Worker};
 use crate::domain::counted::{counted, verb};
 use crate::domain::state::State;
-use crate::http::wire::{CreateJob, Job};
+use crate::http::wire::{CreateJob, Job, Retry, RetryOnly};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::io::{self, IsTerminal};
@@ -48,12 +48,12 @@ pub(crate) struct RunArgs {
     /// Commands to run at the same time [default: one per processor]
     #[arg(short, long = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     jobs: Option<u16>,
-    /// Go on with the unfinished run of the same command and items
+    /// Go on with the unfinished run of the same command and items, or do again what failed in a finished one
     #[arg(long)]
     resume: bool,
-    /// Try a failing command again up to so many times
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=63))]
-    retries: u32,
+    /// Try a failing command again up to so many times [default: 0]; a resumed run keeps its number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=63))]
+    retries: Option<u32>,
     /// Do not forward what the commands print
     #[arg(short, long)]
     quiet: bool,
@@ -88,14 +88,21 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
     let mut node = Node::start(NodeOptions::embedded(args.store.clone())).await?;
     let (client, url) = (node.client()?, node.url());
     let outcome = tokio::select! {
-        outcome = with_node(&args, template, items, client, &url, &stopper, stop) => outcome,
+        outcome = with_node(&args, template, items, client, &url, &stopper, stop.clone()) => outcome,
         // Without it the workers would go on trying for ever.
         ended = node.ended() => {
             ended.context("the node ended")?;
             bail!("the node ended before the run did");
         }
     };
-    let stopped = node.stop().await;
+    let stopped = tokio::select! {
+        stopped = node.stop() => stopped,
+        // A store that is away would hold the drain up; without it, going on costs what it costs after a crash.
+        () = stop.patience_ends() => {
+            output::note("the store did not answer: the run is left as a crash leaves it");
+            Ok(())
+        }
+    };
     let code = outcome?;
     stopped.context("the node did not stop cleanly")?;
     Ok(code)
@@ -125,10 +132,15 @@ async fn with_node(
         job.id,
         counted(items.len(), "item")
     ));
-    if job.state.is_final() {
+    if job.state.is_final() && job.progress.succeeded == job.progress.total {
         output::note(&format!("job {} is finished already", job.id));
         return Ok(finished(&job, None));
     }
+    note_retries(args, &job);
+    let job = match job.state.is_final() {
+        true => again(&client, job).await?,
+        false => job,
+    };
     if job.progress.leased > 0 {
         let held = job.progress.leased;
         output::note(&format!(
@@ -148,7 +160,8 @@ async fn with_node(
         meter: Some(meter.clone()),
         forwards: !args.quiet,
         idle_exit: None,
-        done: Arc::new(Done::default()),
+        done: Arc::default(),
+        shortage: Arc::default(),
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let count = args.jobs.unwrap_or_else(|| u16::try_from(cores).unwrap_or(1));
@@ -158,12 +171,18 @@ async fn with_node(
     }
     let upload = tokio::spawn(upload_all(client.clone(), job.clone(), items));
     let watched = watch(&client, job.id, &meter, &stop, &mut workers, upload).await;
-    // An interruption leaves the phase to the signals; otherwise whoever still works does so in vain.
-    stopper.reach(if watched.is_err() { Phase::Abort } else { Phase::Finish });
+    // An interruption leaves the phase to the signals. A program that is missing is no reason to give up the commands that run. After
+    // any other error whoever still works does so in vain.
+    let failed_here = matches!(&watched, Err(error) if is_programs(error));
+    let in_vain = watched.is_err() && !failed_here;
+    stopper.reach(if in_vain { Phase::Abort } else { Phase::Finish });
     while workers.join_next().await.is_some() {}
     meter.clear();
+    if failed_here {
+        note_kept(args);
+    }
     match watched? {
-        Some(job) => Ok(finished(&job, Some(started.elapsed()))),
+        Some(job) => Ok(forwarded(finished(&job, Some(started.elapsed())), &meter)),
         None => Ok(interrupted(&client, job.id, args).await),
     }
 }
@@ -176,9 +195,16 @@ async fn find_or_create(client: &Client, args: &RunArgs, template: &Template, it
     let unfinished = same.iter().position(|job| !job.state.is_final());
     if args.resume {
         if !same.is_empty() {
-            return Ok(same.swap_remove(unfinished.unwrap_or(0)));
+            let job = same.swap_remove(unfinished.unwrap_or(0));
+            if !job.state.is_final() || job.progress.total as usize == items.len() {
+                return Ok(job);
+            }
+            // What is missing cannot be appended any more.
+            let (id, state) = (job.id, job.state);
+            output::note(&format!("job {id} is {state} and never held every item: starting anew"));
+        } else {
+            output::note("no run of this command and these items to resume: starting one");
         }
-        output::note("no run of this command and these items to resume: starting one");
     } else if let Some(at) = unfinished {
         let id = same[at].id;
         output::note(&format!(
@@ -194,7 +220,7 @@ fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Re
     let mut job = CreateJob::named(job_name(template), QUEUE);
     job.open = true;
     job.expected_total = Some(u32::try_from(items.len())?);
-    job.policy.max_attempts = args.retries + 1;
+    job.policy.max_attempts = args.retries.unwrap_or(0) + 1;
     job.policy.lease_timeout_s = if args.store.is_private() {
         PRIVATE_LEASE_S
     } else {
@@ -202,6 +228,22 @@ fn request(args: &RunArgs, template: &Template, items: &Items, hash: &str) -> Re
     };
     job.labels.insert(LABEL.to_owned(), hash.to_owned());
     Ok(job)
+}
+
+/// Starts the next run of a finished job, of what did not succeed.
+async fn again(client: &Client, job: Job) -> Result<Job> {
+    let left = job.progress.total - job.progress.succeeded;
+    output::note(&format!(
+        "job {} {}: doing the {} again that did not succeed",
+        job.id,
+        job.state,
+        counted(left, "item")
+    ));
+    let body = Retry {
+        only: RetryOnly::Failed,
+        if_run: Some(job.run),
+    };
+    Ok(within(PATIENCE, || client.retry(job.id, &body)).await?)
 }
 
 /// The command, as far as it fits into a name.
@@ -235,8 +277,8 @@ async fn upload_all(client: Client, job: Job, items: Items) -> Result<()> {
         let mut chunk = Chunk::default();
         let mut index = next as usize;
         while let Some(line) = items.ndjson(index).filter(|_| !chunk.is_full()) {
-            chunk.push(line);
             index += 1;
+            chunk.push(index as u64, line);
         }
         next = upload::append(&client, job.id, next, &chunk).await?;
     }
@@ -252,7 +294,7 @@ async fn watch(
     id: i64,
     meter: &Meter,
     stop: &Stop,
-    workers: &mut JoinSet<Answer<Left>>,
+    workers: &mut JoinSet<Result<Left, Trouble>>,
     mut upload: JoinHandle<Result<()>>,
 ) -> Result<Option<Job>> {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -274,7 +316,12 @@ async fn watch(
             }
             _ = ticks.tick() => {}
         }
-        match client.job(id).await {
+        let looked = tokio::select! {
+            looked = client.job(id) => looked,
+            // Seen at the top.
+            () = stop.reached(Phase::Finish) => continue,
+        };
+        match looked {
             Ok(job) => {
                 meter.show(&job.progress);
                 if job.state.is_final() {
@@ -303,16 +350,45 @@ fn finished(job: &Job, took: Option<Duration>) -> ExitCode {
     }
 }
 
+/// The exit code once all output is forwarded: what was lost of it is a failure, too.
+fn forwarded(code: ExitCode, meter: &Meter) -> ExitCode {
+    if !meter.has_lost_output() {
+        return code;
+    }
+    output::note("not everything the commands printed could be written out; what their results hold of it is kept");
+    ExitCode::FAILURE
+}
+
+/// A job's policy is fixed; a number that is not taken is not ignored without a word.
+fn note_retries(args: &RunArgs, job: &Job) {
+    let kept = job.policy.max_attempts.saturating_sub(1);
+    if args.retries.is_some_and(|asked| asked != kept) {
+        output::note(&format!(
+            "job {} keeps --retries {kept}, with which it was started",
+            job.id
+        ));
+    }
+}
+
 /// Says what is done and how to go on.
 async fn interrupted(client: &Client, id: i64, args: &RunArgs) -> ExitCode {
-    if let Ok(job) = client.job(id).await {
+    if let Ok(Ok(job)) = tokio::time::timeout(PATIENCE, client.job(id)).await {
         output::note(&format!("job {id} interrupted: {}", tally(&job)));
     }
+    note_kept(args);
+    ExitCode::from(INTERRUPTED)
+}
+
+fn note_kept(args: &RunArgs) {
     output::note(&clean(&format!(
         "it is kept in {}; the same command line with --resume goes on where it stopped",
         args.store
     )));
-    ExitCode::from(INTERRUPTED)
+}
+
+/// Can the command itself not be started?
+fn is_programs(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Trouble::Program { .. }))
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@ use std::future::pending;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+
+/// After an abort, how long the last reports and releases, and each thing that comes after them, may still take.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,9 +26,9 @@ pub(crate) enum Phase {
 /// Who asked for the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// SIGINT: a person at the keyboard.
+    /// SIGINT, SIGQUIT: a person at the keyboard.
     Keyboard,
-    /// SIGTERM: whoever supervises the process.
+    /// SIGTERM: whoever supervises the process. SIGHUP: the terminal is gone.
     Terminate,
 }
 
@@ -53,7 +56,8 @@ impl Stopper {
         });
     }
 
-    /// Follows SIGINT and SIGTERM: the first asks to finish and `grace` later to give up; the second asks to give up at once.
+    /// Follows SIGINT, SIGTERM, SIGHUP and SIGQUIT, any of which would else end this process and leave its children, each in a group of its
+    /// own: the first asks to finish and `grace` later to give up; the second asks to give up at once.
     /// `on_first` runs when the first one arrives, which is kept in what is returned.
     pub(crate) fn follow_signals(
         &self,
@@ -62,6 +66,8 @@ impl Stopper {
     ) -> io::Result<Arc<OnceLock<Interrupt>>> {
         let mut keyboard = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = unless_ignored(SignalKind::hangup())?;
+        let mut quit = unless_ignored(SignalKind::quit())?;
         let first = Arc::new(OnceLock::new());
         let (stopper, kept) = (self.clone(), first.clone());
         tokio::spawn(async move {
@@ -69,6 +75,8 @@ impl Stopper {
                 tokio::select! {
                     _ = keyboard.recv() => Interrupt::Keyboard,
                     _ = terminate.recv() => Interrupt::Terminate,
+                    () = received(&mut hangup) => Interrupt::Terminate,
+                    () = received(&mut quit) => Interrupt::Keyboard,
                 }
             };
             let _ = kept.set(next().await);
@@ -81,6 +89,33 @@ impl Stopper {
     }
 }
 
+/// A signal that whoever started us had us ignore (nohup) stays ignored; following it would undo that.
+fn unless_ignored(kind: SignalKind) -> io::Result<Option<Signal>> {
+    // Where there is no /proc, nobody can be asked without unsafe code.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if ignores(&status, kind.as_raw_value()) {
+        return Ok(None);
+    }
+    signal(kind).map(Some)
+}
+
+/// Does a process of this status ignore the signal?
+fn ignores(status: &str, number: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0) >> (number - 1) & 1 == 1
+}
+
+/// Resolves when the signal arrives; never, if it is not followed.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => pending().await,
+    }
+}
+
 impl Stop {
     fn phase(&self) -> Phase {
         *self.0.borrow()
@@ -89,6 +124,12 @@ impl Stop {
     /// Should nothing new be taken?
     pub(crate) fn is_finishing(&self) -> bool {
         self.phase() >= Phase::Finish
+    }
+
+    /// Resolves [`LAST_WORDS`] after [`Phase::Abort`].
+    pub(crate) async fn patience_ends(&self) {
+        self.reached(Phase::Abort).await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Resolves once `phase` is reached; never, if nobody can tell any more.
@@ -103,6 +144,14 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_mask() {
+        let status = "Name:\tx\nSigIgn:\t0000000000001005\nSigCgt:\tffffffffffffffff\n";
+        let ignored: Vec<i32> = (1..=31).filter(|number| ignores(status, *number)).collect();
+        assert_eq!(ignored, [1, 3, 13]);
+        assert!(!ignores("", 1));
+    }
 
     #[tokio::test]
     async fn phases_only_move_forward() {

@@ -89,7 +89,7 @@ pub(crate) async fn submit(args: SubmitArgs) -> Result<ExitCode> {
     let key = args.idempotency_key.clone().unwrap_or_else(random_key);
     let request = request(&args);
     let job = within(PATIENCE, || client.create_job(&request, &key)).await?;
-    let job = fill(&client, job, input, args.open).await?;
+    let job = fill(&client, job, input, &args).await?;
     output::print(&if args.json {
         output::json(&job)?
     } else {
@@ -120,20 +120,36 @@ fn request(args: &SubmitArgs) -> CreateJob {
 }
 
 /// Appends what the job does not hold yet, and seals it.
-async fn fill(client: &Client, job: Job, input: Input, stays_open: bool) -> Result<Job> {
+async fn fill(client: &Client, job: Job, input: Input, args: &SubmitArgs) -> Result<Job> {
     let id = job.id;
     if !job.open {
+        let (there, lines) = (job.progress.total, input.count().await?);
+        ensure!(
+            lines == u64::from(there),
+            "job {id} was submitted before under this key and takes no more: it holds {}, the input {lines}; submit what is new under \
+             another key",
+            counted(there, "task")
+        );
         output::note(&format!("job {id} was submitted before and is complete"));
         return Ok(job);
     }
     let sent = send(client, id, input, job.progress.total).await;
-    let sent = sent.with_context(|| format!("job {id} is left open and incomplete"))?;
+    let sent = sent.with_context(|| left_open(id, args))?;
     tracing::info!(job = id, tasks = sent, "every line is submitted");
-    if stays_open {
+    if args.open {
         return Ok(within(PATIENCE, || client.job(id)).await?);
     }
     let sealed = within(PATIENCE, || client.control(id, "seal")).await;
     sealed.with_context(|| format!("job {id} holds every task, {sent} in all, but is not sealed"))
+}
+
+/// Where a job stands whose input broke off, and the ways on.
+fn left_open(id: i64, args: &SubmitArgs) -> String {
+    let again = match args.idempotency_key {
+        Some(_) => "submit again under the same key to go on, or ",
+        None => "",
+    };
+    format!("job {id} is left open and incomplete ({again}`tallykeeper cancel {id}` to give it up)")
 }
 
 /// Sends everything but the `there` tasks that an earlier submission under the same key has sent.
@@ -177,13 +193,25 @@ impl Input {
             }
             while !self.chunk.is_full() {
                 match self.lines.next()? {
-                    Some(task) => self.chunk.push(serde_json::to_string(&task)?),
+                    Some(task) => self.chunk.push(self.lines.number, serde_json::to_string(&task)?),
                     None => break,
                 }
             }
             Ok(self)
         });
         read.await?
+    }
+
+    /// Reads to the end; says how many tasks there were, those of the chunk among them.
+    async fn count(mut self) -> Result<u64> {
+        let count = tokio::task::spawn_blocking(move || {
+            let mut tasks = self.chunk.len() as u64;
+            while self.lines.next()?.is_some() {
+                tasks += 1;
+            }
+            Ok(tasks)
+        });
+        count.await?
     }
 }
 

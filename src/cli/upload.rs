@@ -3,10 +3,11 @@
 //! Owns: where an interrupted append goes on. Never: sends a task twice or leaves one out, whatever is lost on the way. Invariant: line `i`
 //! of the input becomes task `i`; `first_task` of every request proves it.
 
+use super::Usage;
 use super::client::retry::Backoff;
 use super::client::{Client, ClientError};
 use crate::domain::counted::counted;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 
 /// Most lines and bytes of one request; the server commits it in smaller steps.
 pub(crate) const CHUNK_LINES: usize = 10_000;
@@ -15,14 +16,19 @@ pub(crate) const CHUNK_BYTES: usize = 4 << 20;
 /// NDJSON lines to append in one request.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
-    lines: Vec<String>,
+    /// Each with its number in the input, from 1; not every line of an input need be a task.
+    lines: Vec<(u64, String)>,
     bytes: usize,
 }
 
 impl Chunk {
-    pub(crate) fn push(&mut self, line: String) {
+    pub(crate) fn push(&mut self, number: u64, line: String) {
         self.bytes += line.len() + 1;
-        self.lines.push(line);
+        self.lines.push((number, line));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -36,13 +42,13 @@ impl Chunk {
     /// Drops up to `count` lines from the front and says how many of them it did not hold.
     pub(crate) fn drop_first(&mut self, count: usize) -> usize {
         let held = count.min(self.lines.len());
-        self.bytes -= self.lines.drain(..held).map(|line| line.len() + 1).sum::<usize>();
+        self.bytes -= self.lines.drain(..held).map(|(_, line)| line.len() + 1).sum::<usize>();
         count - held
     }
 
     fn body(&self, from: usize) -> String {
         let mut body = String::with_capacity(self.bytes);
-        for line in &self.lines[from..] {
+        for (_, line) in &self.lines[from..] {
             body.push_str(line);
             body.push('\n');
         }
@@ -77,7 +83,10 @@ pub(crate) async fn append(client: &Client, job: i64, first_task: u32, chunk: &C
                         counted(there, "task")
                     )
                 }
-                None => backoff.wait(error).await?,
+                None => backoff
+                    .wait(error)
+                    .await
+                    .map_err(|error| at_line(error, &chunk.lines[done..]))?,
             },
         }
     }
@@ -90,6 +99,18 @@ fn next_after(error: &ClientError) -> Option<u32> {
     (problem.code == "wrong_first_task").then_some(problem.next_task)?
 }
 
+/// A line that the server refuses, by its number in the input: the server counts from the start of the request.
+fn at_line(error: ClientError, sent: &[(u64, String)]) -> anyhow::Error {
+    let refused = error.problem().and_then(|problem| {
+        let place = problem.field.as_deref()?.strip_prefix("line ")?;
+        let in_request: usize = place.split(':').next()?.parse().ok()?;
+        let (number, _) = sent.get(in_request.checked_sub(1)?)?;
+        let why = problem.detail.replace("tasks[0].", "");
+        Some(anyhow!("line {number}: {why} [{}]", problem.code))
+    });
+    refused.map_or_else(|| error.into(), Usage::because)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,8 +118,8 @@ mod tests {
     #[test]
     fn a_chunk_is_cut_where_the_server_stopped() {
         let mut chunk = Chunk::default();
-        for line in ["1", "2", "3"] {
-            chunk.push(line.to_owned());
+        for (number, line) in (1..).zip(["1", "2", "3"]) {
+            chunk.push(number, line.to_owned());
         }
         assert_eq!(chunk.body(0), "1\n2\n3\n");
         assert_eq!(chunk.body(2), "3\n");
@@ -113,10 +134,10 @@ mod tests {
     fn chunks_are_bounded_by_lines_and_bytes() {
         let mut chunk = Chunk::default();
         assert!(chunk.is_empty() && !chunk.is_full());
-        chunk.push("x".repeat(CHUNK_BYTES));
+        chunk.push(1, "x".repeat(CHUNK_BYTES));
         assert!(chunk.is_full());
         let mut chunk = Chunk::default();
-        (0..CHUNK_LINES).for_each(|_| chunk.push("1".into()));
+        (0..CHUNK_LINES).for_each(|_| chunk.push(1, "1".into()));
         assert!(chunk.is_full());
     }
 }

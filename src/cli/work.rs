@@ -8,7 +8,8 @@ use super::output::{self, clean};
 use super::server::ServerArgs;
 use super::stop::{self, Interrupt, Phase};
 use super::template::Template;
-use super::worker::{Done, Shared, Source, Worker};
+use super::worker::{Shared, Source, Worker};
+use crate::domain::counted::{counted, verb};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::process::ExitCode;
@@ -88,7 +89,8 @@ pub(crate) async fn work(args: WorkArgs) -> Result<ExitCode> {
         } else {
             args.idle_exit.map(|s| Duration::from_secs(s.into()))
         },
-        done: Arc::new(Done::default()),
+        done: Arc::default(),
+        shortage: Arc::default(),
     };
     let interrupt = stopper.follow_signals(Duration::from_secs(args.grace_s.into()), || {
         output::note("stopping: finishing the commands that run; once more to stop at once");
@@ -109,11 +111,19 @@ pub(crate) async fn work(args: WorkArgs) -> Result<ExitCode> {
             first_error.get_or_insert(error);
         }
     }
-    let (succeeded, failed) = (
-        shared.done.succeeded.load(Ordering::Relaxed),
-        shared.done.failed.load(Ordering::Relaxed),
-    );
-    output::note(&clean(&format!("{name}: {succeeded} succeeded, {failed} failed")));
+    let [succeeded, failed, retrying] =
+        [&shared.done.succeeded, &shared.done.failed, &shared.done.retrying].map(|count| count.load(Ordering::Relaxed));
+    let again = match retrying {
+        0 => String::new(),
+        _ => format!(
+            ", {} {} to be tried again",
+            counted(retrying, "failed attempt"),
+            verb(retrying, "was", "were")
+        ),
+    };
+    output::note(&clean(&format!(
+        "{name}: {succeeded} succeeded, {failed} failed{again}"
+    )));
     match first_error {
         Some(error) => Err(error.into()),
         None if interrupt.get() == Some(&Interrupt::Keyboard) => Ok(ExitCode::from(INTERRUPTED)),

@@ -7,7 +7,7 @@ use super::child::{self, Ended};
 use super::client::retry::{Backoff, until_answered};
 use super::client::{Answer, Client};
 use super::meter::Meter;
-use super::stop::{Phase, Stop};
+use super::stop::{LAST_WORDS, Phase, Stop};
 use super::template::{Template, item_of};
 use crate::domain::ledger::Disposition;
 use crate::domain::state::State;
@@ -19,8 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+mod hindrance;
 mod report;
 
+pub(crate) use hindrance::Trouble;
+use hindrance::{Hindrance, Shortage};
 use report::{failed, refused_value, succeeded};
 
 /// How long one lease call of `work` waits for a task, in seconds.
@@ -30,8 +33,6 @@ const STAY: Duration = Duration::from_secs(1);
 /// Waits of a worker that asks one job only.
 const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(20);
 const LOOK_AGAIN_LAST: Duration = Duration::from_millis(500);
-/// After an abort, how long the last reports and releases may still take.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Where tasks come from.
 #[derive(Debug, Clone)]
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     /// Leave after so long without a task.
     pub(crate) idle_exit: Option<Duration>,
     pub(crate) done: Arc<Done>,
+    pub(crate) shortage: Arc<Shortage>,
 }
 
 /// How many tasks the workers of a process decided, as the server answered them.
@@ -61,6 +63,8 @@ pub(crate) struct Shared {
 pub(crate) struct Done {
     pub(crate) succeeded: AtomicU64,
     pub(crate) failed: AtomicU64,
+    /// Failed attempts after which the task is tried again; it is not decided.
+    pub(crate) retrying: AtomicU64,
 }
 
 /// Why a worker left.
@@ -80,6 +84,8 @@ pub(crate) struct Worker {
     nonce: u32,
     /// Numbers its lease calls, so that a repeated call gets the same grant.
     calls: u64,
+    /// How long to wait when this machine cannot start another command; grows until one starts.
+    short: Backoff,
 }
 
 /// What became of a task here.
@@ -89,6 +95,8 @@ enum Performed {
     GivenUp,
     /// The job ended meanwhile: nobody waits for a report.
     Unwanted,
+    /// It could not be tried here, which says nothing about it.
+    Hindered(Hindrance),
 }
 
 impl Worker {
@@ -98,11 +106,12 @@ impl Worker {
             name,
             nonce: rand::random(),
             calls: 0,
+            short: Backoff::default(),
         }
     }
 
     /// Works until told to stop, or there is nothing to do for long enough, or the job is over.
-    pub(crate) async fn work(mut self) -> Answer<Left> {
+    pub(crate) async fn work(mut self) -> Result<Left, Trouble> {
         let mut idle_since = Instant::now();
         let mut wait = LOOK_AGAIN_FIRST;
         while !self.shared.stop.is_finishing() {
@@ -193,7 +202,7 @@ impl Worker {
     }
 
     /// Performs a task and, for a while, the next ones of the same job.
-    async fn stay(&self, job: &GrantedJob, first: LeasedTask) -> Answer<Left> {
+    async fn stay(&mut self, job: &GrantedJob, first: LeasedTask) -> Result<Left, Trouble> {
         let since = Instant::now();
         let mut next = Some(first);
         while let Some(task) = next.take() {
@@ -204,7 +213,13 @@ impl Worker {
                     return Ok(Left::Stopped);
                 }
                 Performed::Unwanted => return Ok(self.left_by_job()),
+                Performed::Hindered(hindrance) => {
+                    self.release(job.id, vec![task.lease]).await;
+                    self.get_over(hindrance).await?;
+                    return Ok(Left::Idle);
+                }
             };
+            self.short = Backoff::default();
             let goes_on = matches!(self.shared.source, Source::Job(_)) || since.elapsed() < STAY;
             let then_lease = goes_on && !self.shared.stop.is_finishing();
             let Some(posted) = self.report(job.id, &task, report, then_lease).await? else {
@@ -216,6 +231,20 @@ impl Worker {
             }
         }
         Ok(Left::Idle)
+    }
+
+    /// Waits until this machine may have room for one more command; fails if the program cannot be started at all.
+    async fn get_over(&mut self, hindrance: Hindrance) -> Result<(), Trouble> {
+        let what = match hindrance {
+            Hindrance::Program(trouble) => return Err(trouble),
+            Hindrance::Shortage(what) => what,
+        };
+        self.shared.shortage.tell(&what, self.shared.meter.as_deref());
+        tokio::select! {
+            () = tokio::time::sleep(self.short.pause_again()) => {}
+            () = self.shared.stop.reached(Phase::Finish) => {}
+        }
+        Ok(())
     }
 
     /// The end of a job ends a worker that works for nothing else.
@@ -243,7 +272,13 @@ impl Worker {
         let mut finished = match ended {
             Ended::Killed => return Performed::GivenUp,
             Ended::NotStarted(error) => {
-                return Performed::Report(failed(task, format!("cannot start {}: {error}", argv[0])));
+                return match Hindrance::of(&argv[0], error) {
+                    Ok(hindrance) => Performed::Hindered(hindrance),
+                    Err(error) => Performed::Report(failed(task, format!("cannot start {}: {error}", argv[0]))),
+                };
+            }
+            Ended::Unknown(error) => {
+                return Performed::Report(failed(task, format!("cannot learn how {} ended: {error}", argv[0])));
             }
             Ended::Exited(finished) => finished,
         };
@@ -302,6 +337,9 @@ impl Worker {
         };
         let mut backoff = Backoff::default();
         let mut is_repeated = false;
+        // One wait for all tries: begun anew at each of them, it would never end.
+        let patience = self.shared.stop.patience_ends();
+        tokio::pin!(patience);
         loop {
             let error = tokio::select! {
                 posted = self.shared.client.post_results(job, &body) => match posted {
@@ -311,7 +349,7 @@ impl Worker {
                     }
                     Err(error) => error,
                 },
-                () = self.patience_ends() => return Ok(None),
+                () = &mut patience => return Ok(None),
             };
             is_repeated = true;
             if let Some(refusal) = refused_value(&error, &body.results[0]) {
@@ -320,7 +358,7 @@ impl Worker {
             }
             tokio::select! {
                 waited = backoff.wait(error) => waited?,
-                () = self.patience_ends() => return Ok(None),
+                () = &mut patience => return Ok(None),
             }
         }
     }
@@ -350,6 +388,8 @@ impl Worker {
                 }
             }
             (Disposition::Retrying | Disposition::Duplicate, ResultStatus::Failed) => {
+                let again = u64::from(disposition == Disposition::Retrying);
+                self.shared.done.retrying.fetch_add(again, Ordering::Relaxed);
                 let error = report.error.as_deref().unwrap_or_default();
                 tracing::info!(
                     job,
@@ -361,11 +401,6 @@ impl Worker {
             }
             (other, _) => tracing::warn!(job, task = task.task, disposition = ?other, "a result did not count"),
         }
-    }
-
-    async fn patience_ends(&self) {
-        self.shared.stop.reached(Phase::Abort).await;
-        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Gives leases back, spending nothing. If it cannot, they expire.

@@ -129,11 +129,75 @@ fn a_failing_command_exits_with_one_and_is_named() {
         ran.stderr
     );
     assert!(ran.stderr.contains("3 tasks: 2 succeeded, 1 failed"), "{}", ran.stderr);
-    // Resuming what is finished says what came of it, and runs nothing.
-    let mut resume = vec!["run", "--resume"];
-    resume.extend(&script[2..]);
-    let again = runner.run("1\n2\n3\n", &resume);
-    assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""), "{}", again.stderr);
+}
+
+#[test]
+fn resuming_a_run_that_failed_does_what_failed_again() {
+    let runner = Runner::new();
+    let command = ["--", "sh", "-c", "echo $1; [ $1 != 2 ] || [ -e go ]", "sh", "{}"];
+    let run = |options: &[&'static str]| runner.run("1\n2\n3\n", &[&["run"], options, &command].concat());
+    assert_eq!(run(&[]).code, Some(1));
+    let again = run(&["--resume"]);
+    assert_eq!(
+        (again.code, again.stdout.as_str()),
+        (Some(1), "2\n"),
+        "{}",
+        again.stderr
+    );
+    let_go(&runner.directory);
+    let mended = run(&["--resume"]);
+    assert_eq!(
+        (mended.code, mended.stdout.as_str()),
+        (Some(0), "2\n"),
+        "{}",
+        mended.stderr
+    );
+    assert!(
+        mended.stderr.contains("3 tasks: 3 succeeded, 0 failed"),
+        "{}",
+        mended.stderr
+    );
+    // All is done now: saying so is all there is to do.
+    let over = run(&["--resume"]);
+    assert_eq!((over.code, over.stdout.as_str()), (Some(0), ""), "{}", over.stderr);
+    assert!(over.stderr.contains("is finished already"), "{}", over.stderr);
+}
+
+#[test]
+fn a_resumed_run_says_that_it_keeps_its_retries() {
+    let runner = Runner::new();
+    let command = ["--", "false"];
+    let run = |options: &[&'static str]| runner.run("1\n", &[&["run"], options, &command].concat()).stderr;
+    run(&["--retries", "1"]);
+    let kept = "keeps --retries 1, with which it was started";
+    assert!(run(&["--resume", "--retries", "3"]).contains(kept));
+    for same in [&["--resume", "--retries", "1"][..], &["--resume"]] {
+        let stderr = run(same);
+        assert!(!stderr.contains("keeps --retries"), "{stderr}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_no_success() {
+    let runner = Runner::new();
+    let run = |stdout: Stdio, options: &[&str]| {
+        let mut command = runner.command(&[&["run"], options, &["--", "echo"]].concat());
+        let mut child = command.stdout(stdout).spawn().expect("the program is built");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(b"1\n2\n3\n").expect("it reads");
+        drop(stdin);
+        Ran::from(child.wait_with_output().expect("it can be waited for"))
+    };
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("there is one");
+    let ran = run(full().into(), &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("3 tasks: 3 succeeded, 0 failed"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot write to standard output"), "{}", ran.stderr);
+    // Nothing was to be written, or whoever reads has had enough.
+    assert_eq!(run(full().into(), &["-q"]).code, Some(0));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(run(writer.into(), &[]).code, Some(0));
 }
 
 #[test]

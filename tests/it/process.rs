@@ -175,14 +175,7 @@ impl Launch {
                 assert_eq!(line, format!("listening on {}", self.url()));
                 Ok(node)
             }
-            Err(status) => {
-                node.logged_all
-                    .take()
-                    .expect("taken once")
-                    .await
-                    .expect("the reader ends");
-                Err((status, node.log()))
-            }
+            Err(status) => Err((status, node.whole_log().await)),
         }
     }
 
@@ -274,6 +267,16 @@ impl Process {
     pub(crate) async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
         let ended = tokio::time::timeout(patience, self.child.wait()).await;
         ended.expect("the process ends").expect("our child")
+    }
+
+    /// The last lines on standard error, once it has closed it.
+    pub(crate) async fn whole_log(&mut self) -> String {
+        let read = self.logged_all.take().expect("taken once");
+        tokio::time::timeout(PATIENCE, read)
+            .await
+            .expect("it ends")
+            .expect("the reader ends");
+        self.log()
     }
 
     /// The last lines on standard error.

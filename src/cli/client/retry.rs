@@ -36,6 +36,11 @@ impl Backoff {
         self.next(asked, rand::random())
     }
 
+    /// How long to wait for the next try of something that is no call.
+    pub(crate) fn pause_again(&mut self) -> Duration {
+        self.next(None, rand::random())
+    }
+
     /// Waits for the next try after a failure that may pass; any other failure is given back.
     pub(crate) async fn wait(&mut self, error: ClientError) -> Answer<()> {
         if !error.may_pass() {
