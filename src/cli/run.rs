@@ -23,6 +23,7 @@ use crate::domain::state::State;
 use crate::http::wire::{CreateJob, Job, Retry, RetryOnly};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use rustix::process::{Resource, getrlimit};
 use std::io::{self, IsTerminal};
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -39,6 +40,10 @@ const LABEL: &str = "run-hash";
 const SHARED_LEASE_S: u32 = 60;
 /// Lease on a store of our own, where a killed run's leases are void at once: long, so that a suspended run (Ctrl-Z) loses nothing.
 const PRIVATE_LEASE_S: u32 = 7 * 24 * 3600;
+/// File handles per command: two ends of a connection, two pipes, the process, two spools.
+const HANDLES_EACH: u64 = 7;
+/// For the store, the listener, the runtime, and a command that is being started.
+const SPARE_HANDLES: u64 = 64;
 /// How often the bar moves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -163,10 +168,8 @@ async fn with_node(
         done: Arc::default(),
         shortage: Arc::default(),
     };
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let count = args.jobs.unwrap_or_else(|| u16::try_from(cores).unwrap_or(1));
     let mut workers = JoinSet::new();
-    for name in names(&format!("run-{}", std::process::id()), count) {
+    for name in names(&format!("run-{}", std::process::id()), at_a_time(args.jobs)) {
         workers.spawn(Worker::new(shared.clone(), name).work());
     }
     let upload = tokio::spawn(upload_all(client.clone(), job.clone(), items));
@@ -185,6 +188,25 @@ async fn with_node(
         Some(job) => Ok(forwarded(finished(&job, Some(started.elapsed())), &meter)),
         None => Ok(interrupted(&client, job.id, args).await),
     }
+}
+
+/// How many commands to run at the same time: as asked, as far as this process may hold the file handles for it. The workers and the node
+/// are both in here: with more, calls could not be accepted while the commands hold what is left.
+fn at_a_time(asked: Option<u16>) -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let asked = asked.unwrap_or_else(|| u16::try_from(cores).unwrap_or(1));
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return asked;
+    };
+    let room = (limit.saturating_sub(SPARE_HANDLES) / HANDLES_EACH).max(1);
+    let count = asked.min(u16::try_from(room).unwrap_or(u16::MAX));
+    if count < asked {
+        output::note(&format!(
+            "{limit} file handles (`ulimit -n`) are enough for {} at a time, not {asked}",
+            counted(count, "command")
+        ));
+    }
+    count
 }
 
 /// The job to work on: with `--resume` the unfinished one of the same hash, or else its last one; a new one otherwise.

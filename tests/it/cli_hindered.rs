@@ -88,6 +88,24 @@ async fn a_machine_short_of_handles_does_the_tasks_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_takes_no_more_at_a_time_than_it_has_handles_for() {
+    let launch = Launch::new(Place::sqlite()).after("ulimit -n 134");
+    let items: String = (0..60).map(|item| format!("{item}\n")).collect();
+    fs::write(launch.dir().join("items"), items).unwrap();
+    let mut program = launch.program();
+    program
+        .args(["run", "-q", "-j", "60", "--store", &launch.store()])
+        .args(["--", "sh", "-c", "sleep 0.2"])
+        .stdin(Stdio::from(File::open(launch.dir().join("items")).unwrap()));
+    let mut run = Process::spawn(program);
+    let status = run.ended_within(PATIENCE).await;
+    let log = run.whole_log().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("enough for 10 commands at a time, not 60"), "{log}");
+    assert!(!log.contains("Too many open files"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_the_program_keeps_its_items() {
     let launch = Launch::new(Place::sqlite());
     fs::write(launch.dir().join("items"), "1\n2\n3\n").unwrap();
