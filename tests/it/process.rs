@@ -130,13 +130,12 @@ impl Launch {
 
     /// The program with nothing of this process' environment but the path.
     pub(crate) fn program(&self) -> Command {
-        let mut program = match self.before {
-            "" => Command::new(PROGRAM),
-            before => {
-                let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &format!("{before}; exec \"$0\" \"$@\""), PROGRAM]);
-                shell
-            }
+        // Whoever runs the tests in the background, or under nohup, ignores signals that a program started by hand would hear.
+        let mut program = Command::new("/usr/bin/env");
+        program.arg("--default-signal=HUP,INT,QUIT");
+        match self.before {
+            "" => program.arg(PROGRAM),
+            before => program.args(["/bin/sh", "-c", &format!("{before}; exec \"$0\" \"$@\""), PROGRAM]),
         };
         program
             .env_clear()
